@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// SoftmaxState: the running (reference, sum) of an online softmax with an integer reference.
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "ropewalk/core/elementary.hpp"
+#include "ropewalk/core/tensor_view.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// 2^exponent as a float for exponent <= 0; 0 where it would be subnormal.
+constexpr float power_of_two(std::int32_t exponent) {
+  if (exponent < -126) return 0.0f;
+  return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
+}
+
+/// Softmax of scores in log2 units, read in pieces: sum = sum over keys of 2^(s - reference). The
+/// reference is an integer, so moving it multiplies by an exact power of two and the bits of the
+/// result do not depend on it, nor on how the keys were cut (arXiv:1805.02867, made exact).
+struct SoftmaxState {
+  /// Reference of a row that has seen no key.
+  static constexpr std::int32_t nothing_seen = std::numeric_limits<std::int32_t>::min() / 2;
+  /// Scores beyond this are taken for an overflow: the row becomes NaN rather than wrong.
+  static constexpr float score_limit = 0x1p21f;
+
+  std::int32_t reference = nothing_seen;
+  double sum = 0;
+
+  /// Raises the reference for scores of at most `largest`, and gives the factor by which what was
+  /// accumulated with the old one must be multiplied.
+  float raise(float largest) {
+    if (!(std::fabs(largest) < score_limit)) {
+      sum = std::numeric_limits<double>::quiet_NaN();
+      largest = 0;
+    }
+    const auto rounded = static_cast<std::int32_t>(std::nearbyint(largest));
+    if (rounded <= reference) return 1.0f;
+    const std::int64_t step = std::int64_t{reference} - rounded;
+    const float factor = power_of_two(static_cast<std::int32_t>(step < -127 ? -127 : step));
+    reference = rounded;
+    sum *= static_cast<double>(factor);
+    return factor;
+  }
+  bool empty() const { return reference == nothing_seen; }
+
+  /// log sum e^(natural score), natural log; -inf for a row that has seen no key.
+  double lse() const {
+    if (empty()) return -std::numeric_limits<double>::infinity();
+    if (!(sum > 0)) return std::numeric_limits<double>::quiet_NaN();
+    int exponent = 0;
+    const double mantissa = std::frexp(sum, &exponent);
+    constexpr double ln2 = 0.693147180559945309417;
+    return std::fma(static_cast<double>(reference) + exponent, ln2, elementary::log(mantissa));
+  }
+};
+
+/// Factors of two states when they become one; an output that was accumulated (not yet divided by
+/// its sum) merges as fma(a, factors.a, b * factors.b).
+struct MergeFactors {
+  float a = 1;
+  float b = 1;
+};
+
+/// Merges the state of later keys, `b`, into that of earlier keys, `a`. Equal to one pass over all
+/// keys bit for bit when a and b end and begin at a key block.
+inline MergeFactors merge(SoftmaxState& a, const SoftmaxState& b) {
+  if (b.empty()) return {1, 0};
+  MergeFactors f;
+  if (b.reference > a.reference) {
+    f.a = a.raise(static_cast<float>(b.reference));
+  } else {
+    const std::int64_t step = std::int64_t{b.reference} - a.reference;
+    f.b = power_of_two(static_cast<std::int32_t>(step < -127 ? -127 : step));
+  }
+  a.sum += b.sum * static_cast<double>(f.b);
+  return f;
+}
+
+/// Merges finished pieces of attention over disjoint keys: output_a = the softmax-weighted mean
+/// over both, lse_a = its lse. For pieces that other processes or kernels have made; rounds, unlike
+/// merge(). outputs: (size); lse natural.
+inline void merge_finished(float* output_a, double& lse_a, const float* output_b, double lse_b,
+                           index_t size) {
+  if (lse_b == -std::numeric_limits<double>::infinity()) return;
+  const double high = lse_a > lse_b ? lse_a : lse_b;
+  const double a = elementary::exp(lse_a - high), b = elementary::exp(lse_b - high);
+  const double total = a + b;
+  for (index_t i = 0; i < size; ++i) {
+    const double mixed =
+        std::fma(a, static_cast<double>(output_a[i]), b * static_cast<double>(output_b[i]));
+    output_a[i] = static_cast<float>(mixed / total);
+  }
+  lse_a = high + elementary::log(total);
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Version, ABI namespace and the compiler switches that the library depends on.
+
+// -ffast-math lets the compiler reassociate sums and treat NaN as impossible, which breaks the
+// canonical arithmetic (docs/design.md) and turns every check for a non-finite loss into `false`.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#ifndef ROPEWALK_ALLOW_FAST_MATH
+#error "ropewalk must not be compiled with -ffast-math or -ffinite-math-only"
+#endif
+#endif
+
+#define ROPEWALK_VERSION_MAJOR 0
+#define ROPEWALK_VERSION_MINOR 1
+#define ROPEWALK_VERSION_PATCH 0
+
+// The widest instruction set of this translation unit is part of the ABI tag: units compiled with
+// different flags get link errors instead of silently sharing each other's inline code.
+#ifndef ROPEWALK_ABI
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define ROPEWALK_ABI v0_1_avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define ROPEWALK_ABI v0_1_avx2
+#else
+#define ROPEWALK_ABI v0_1_base
+#endif
+#endif
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+inline constexpr int version_major = ROPEWALK_VERSION_MAJOR;
+inline constexpr int version_minor = ROPEWALK_VERSION_MINOR;
+inline constexpr int version_patch = ROPEWALK_VERSION_PATCH;
+
+/// Names the summation order (docs/design.md, canonical arithmetic). Results that carry different
+/// ids may differ in the last bits; it changes with panel width, lane count, key block or rule.
+inline constexpr const char* numerics_id = "canon1-p64-l16-k512";
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// load_checkpoint: from a path to a model, whatever its format.
+
+#include <sys/stat.h>
+
+#include <string>
+
+#include "ropewalk/hub/checkpoint_data.hpp"
+#include "ropewalk/hub/llama2c_checkpoint.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// Loads a model: a Hugging Face folder (config.json and safetensors), or a llama2.c .bin file.
+/// \throws Error of class format, limit, config, mismatch, path (the input is wrong), unsupported,
+/// io, resource or numeric (NaN or infinity among the weights).
+inline Checkpoint load_checkpoint(const std::string& path) {
+  const FileSource source(path);
+  if (file_kind(source) == FileKind::gguf) {
+    fail({.kind = ErrorClass::unsupported,
+          .file = path,
+          .found = "a GGUF file",
+          .expected = "a Hugging Face folder or a llama2.c .bin file",
+          .fix = std::string(file_kind_advice(FileKind::gguf))});
+  }
+  Checkpoint out = load_llama2c(source);
+  source.check_unchanged();
+  return out;
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The forward pass of a Llama: tokens in, per-token loss and prediction out.
+
+#include <cmath>
+#include <span>
+#include <string>
+
+#include "ropewalk/model/kernel_table.hpp"
+#include "ropewalk/model/kv_cache.hpp"
+#include "ropewalk/model/weights.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// A model ready to run: immutable, shared by any number of passes.
+template <class T>
+struct Llama {
+  LlamaConfig config;
+  LlamaWeights<T> weights;
+  PackedMatrix<T> normalized_head;  ///< (V, C) rows of norm 1; only where config.norm_head
+
+  const PackedMatrix<T>& head() const {
+    return config.norm_head ? normalized_head : weights.head();
+  }
+};
+
+/// Checks the config and prepares what does not change from pass to pass.
+/// \throws Error(config | limit); Error(numeric) for a zero row under norm_head
+template <class T>
+Llama<T> make_llama(LlamaConfig config, LlamaWeights<T> weights) {
+  config.check();
+  require(static_cast<index_t>(weights.layers.size()) == config.num_hidden_layers,
+          "weights of num_hidden_layers layers");
+  Llama<T> model{std::move(config), std::move(weights), {}};
+  if (!model.config.norm_head) return model;
+  const index_t size = model.config.hidden_size;
+  model.normalized_head = PackedMatrix<T>(model.config.vocab_size, size);
+  std::vector<T> row(static_cast<std::size_t>(size));
+  for (index_t n = 0; n < model.config.vocab_size; ++n) {
+    model.weights.head().get_row(n, row);
+    double squares = 0;
+    for (const T w : row) {
+      squares = std::fma(static_cast<double>(w), static_cast<double>(w), squares);
+    }
+    if (!(squares > 0)) {
+      fail({.kind = ErrorClass::numeric,
+            .field = "lm_head.weight",
+            .found = "row " + std::to_string(n) + " of norm " + std::to_string(squares),
+            .expected = "a positive norm: norm_head divides each row by it"});
+    }
+    for (T& w : row) w = static_cast<T>(static_cast<double>(w) / std::sqrt(squares));
+    model.normalized_head.set_row(n, row);
+  }
+  return model;
+}
+
+/// Tokens of one pass: one sequence, or several documents packed side by side.
+struct TokenBatch {
+  std::span<const TokenId> tokens;                ///< (tokens)
+  std::span<const TokenId> targets = {};          ///< (tokens) next ids, not_scored or predict_only
+  std::span<const float> loss_weights = {};       ///< (tokens) or none; used by training
+  std::span<const std::int64_t> positions = {};   ///< (tokens); what RotaryRows were made from
+  std::span<const std::int32_t> cu_seqlens = {};  ///< document offsets, or none
+};
+
+/// Rotations of one branch: rows of queries and of keys may differ (position remapping).
+struct RotationPair {
+  const RotaryRows* queries = nullptr;  ///< null: no rotation (a NoPE layer)
+  const RotaryRows* keys = nullptr;
+};
+
+/// What a layer does with positions. Layers may differ (sliding windows, NoPE layers): it is data.
+struct LayerPlan {
+  std::span<const RotationPair> branches;  ///< as many as the block plan's ranges refer to
+  const BlockPlan* blocks = nullptr;
+  double logit_scale = 1;
+  std::uint64_t rope_hash = 0;  ///< of the frequencies; a KV cache must not mix them
+};
+
+/// Tokens that pass through a layer's products together, so that they stay in the L2 cache.
+inline constexpr index_t token_tile = 96;
+
+namespace detail {
+
+/// Buffers of one pass, from the workspace. Row strides are padded to 16 floats, padding is zero.
+struct ForwardBuffers {
+  index_t hidden_stride = 0;
+  float* hidden = nullptr;  // (tokens, C): the residual stream
+  std::span<AttentionBranch> branches;
+  KeyValuePanels scratch_panels;  // unless there is a cache; the same memory for every layer
+  index_t scratch_size = 0;       // floats per worker
+  float* scratch = nullptr;       // (workers, scratch_size)
+};
+
+template <class T>
+ForwardBuffers take_buffers(const LlamaConfig& c, index_t tokens, index_t branches, index_t slots,
+                            bool cached, const Executor& executor, Workspace& workspace) {
+  ForwardBuffers b;
+  b.hidden_stride = round_up(c.hidden_size, lane_count);
+  b.hidden = workspace.take<float>(checked_mul(tokens, b.hidden_stride, "hidden states")).data();
+  b.branches = workspace.take<AttentionBranch>(branches);
+  const index_t key_heads = c.num_key_value_heads;
+  for (index_t i = 0; i < branches; ++i) {
+    AttentionBranch branch;
+    branch.queries = {workspace.take<float>(checked_mul(tokens, c.query_size(), "queries")).data(),
+                      {tokens, c.num_attention_heads, c.head_dim}};
+    if (!cached) {
+      branch.panels = {
+          .keys =
+              workspace.take<float>(KeyValuePanels::keys_size(slots, key_heads, c.head_dim)).data(),
+          .slots = slots,
+          .num_heads = key_heads,
+          .head_dim = c.head_dim};
+    }
+    b.branches[static_cast<std::size_t>(i)] = branch;
+  }
+  if (!cached) {
+    b.branches[0].panels.values =
+        workspace.take<float>(KeyValuePanels::values_size(slots, key_heads, c.head_dim)).data();
+  }
+  const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
+  const index_t widest = std::max(b.hidden_stride + projected,
+                                  b.hidden_stride + 2 * round_up(c.intermediate_size, lane_count));
+  b.scratch_size = std::max({token_tile * widest, attention_scratch_size(c.head_dim),
+                             head_rows * b.hidden_stride + head_scratch_size});
+  b.scratch_size = round_up(b.scratch_size, lane_count);
+  b.scratch =
+      workspace.take<float>(checked_mul(executor.workers(), b.scratch_size, "scratch")).data();
+  return b;
+}
+
+/// The finisher of the query/key/value products: rotates the staged heads and hands them on, keys
+/// and values into panels, queries (scaled for a base-2 softmax) into their buffer.
+template <class T>
+void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const LayerPlan& plan,
+                  const KernelTable<T>& kernels, const ForwardBuffers& b, Interval rows,
+                  float* scratch) {
+  const LlamaConfig& c = model.config;
+  const index_t count = rows.size();
+  float* normed = scratch;
+  float* staged = scratch + token_tile * b.hidden_stride;
+  kernels.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
+                  layer.input_layernorm.data(), c.rms_norm_eps, normed, b.hidden_stride);
+  const auto rotate = [&](const RotaryRows* rotary, index_t token, float* head) {
+    if (rotary == nullptr) return;
+    const index_t row = rotary->row[static_cast<std::size_t>(token)] * rotary->num_pairs;
+    kernels.rotate_head(c.pair_layout, head, rotary->cos.data() + row, rotary->sin.data() + row,
+                        rotary->num_pairs, Rotation::forward);
+  };
+  constexpr double log2_e = 1.44269504088896340736;
+  const auto scale =
+      static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
+  for (std::size_t i = 0; i < plan.branches.size(); ++i) {
+    const index_t stride = round_up(c.query_size(), lane_count);
+    kernels.multiply(normed, b.hidden_stride, count, layer.q_proj, staged, stride);
+    for (index_t t = 0; t < count; ++t) {
+      for (index_t h = 0; h < c.num_attention_heads; ++h) {
+        float* head = staged + t * stride + h * c.head_dim;
+        rotate(plan.branches[i].queries, rows.begin + t, head);
+        const auto& queries = b.branches[i].queries;
+        float* out = const_cast<float*>(&queries(rows.begin + t, h, 0));
+        for (index_t d = 0; d < c.head_dim; ++d) out[d] = head[d] * scale;
+      }
+    }
+  }
+  const index_t stride = round_up(c.key_value_size(), lane_count);
+  const auto slot = [&](index_t t) {
+    return plan.blocks->key_slot[static_cast<std::size_t>(rows.begin + t)];
+  };
+  for (std::size_t i = 0; i < plan.branches.size(); ++i) {
+    kernels.multiply(normed, b.hidden_stride, count, layer.k_proj, staged, stride);
+    for (index_t t = 0; t < count; ++t) {
+      for (index_t h = 0; h < c.num_key_value_heads; ++h) {
+        float* head = staged + t * stride + h * c.head_dim;
+        rotate(plan.branches[i].keys, rows.begin + t, head);
+        b.branches[i].panels.store_key(h, slot(t), head);
+      }
+    }
+  }
+  kernels.multiply(normed, b.hidden_stride, count, layer.v_proj, staged, stride);
+  for (index_t t = 0; t < count; ++t) {
+    for (index_t h = 0; h < c.num_key_value_heads; ++h) {
+      b.branches[0].panels.store_value(h, slot(t), staged + t * stride + h * c.head_dim);
+    }
+  }
+}
+
+/// Output projection, feed-forward network and both residual additions of a tile of tokens.
+template <class T>
+void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
+                       const KernelTable<T>& kernels, const ForwardBuffers& b, Interval rows,
+                       float* scratch) {
+  const index_t count = rows.size();
+  float* hidden = b.hidden + rows.begin * b.hidden_stride;
+  kernels.multiply_add(&b.branches[0].queries(rows.begin, 0, 0), c.query_size(), count,
+                       layer.o_proj, hidden, b.hidden_stride);
+  float* normed = scratch;
+  const index_t stride = round_up(c.intermediate_size, lane_count);
+  float* gate = scratch + token_tile * b.hidden_stride;
+  float* up = gate + token_tile * stride;
+  kernels.rmsnorm(hidden, b.hidden_stride, count, c.hidden_size,
+                  layer.post_attention_layernorm.data(), c.rms_norm_eps, normed, b.hidden_stride);
+  kernels.multiply(normed, b.hidden_stride, count, layer.gate_proj, gate, stride);
+  kernels.multiply(normed, b.hidden_stride, count, layer.up_proj, up, stride);
+  kernels.swiglu(gate, up, stride, count, stride);
+  kernels.multiply_add(gate, stride, count, layer.down_proj, hidden, b.hidden_stride);
+}
+
+/// Final norm and head for up to head_rows scored tokens.
+template <class T>
+void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTable<T>& kernels,
+                const ForwardBuffers& b, std::span<const index_t> tokens,
+                std::span<HeadResult> results, float* scratch) {
+  const LlamaConfig& c = model.config;
+  TokenId targets[head_rows];
+  HeadResult found[head_rows];
+  const auto count = static_cast<index_t>(tokens.size());
+  constexpr double log2_e = 1.44269504088896340736;
+  for (index_t r = 0; r < count; ++r) {
+    const index_t token = tokens[static_cast<std::size_t>(r)];
+    float* row = scratch + r * b.hidden_stride;
+    kernels.rmsnorm(b.hidden + token * b.hidden_stride, b.hidden_stride, 1, c.hidden_size,
+                    model.weights.norm.data(), c.rms_norm_eps, row, b.hidden_stride);
+    for (index_t i = 0; i < c.hidden_size; ++i) row[i] *= static_cast<float>(log2_e);
+    targets[r] = batch.targets[static_cast<std::size_t>(token)];
+  }
+  kernels.head_nll(scratch, b.hidden_stride, {targets, tokens.size()}, model.head(),
+                   {found, tokens.size()}, scratch + head_rows * b.hidden_stride);
+  for (index_t r = 0; r < count; ++r) {
+    results[static_cast<std::size_t>(tokens[static_cast<std::size_t>(r)])] = found[r];
+  }
+}
+
+template <class T>
+void check_forward(const Llama<T>& model, std::span<const LayerPlan> layers,
+                   const TokenBatch& batch, const KvCache* cache, std::size_t num_results) {
+  const std::size_t n = batch.tokens.size();
+  require(n >= 1, "at least one token");
+  require(batch.targets.size() == n && num_results == n, "a target and a result per token");
+  require(layers.size() == 1 || layers.size() == model.weights.layers.size(),
+          "one layer plan, or one per layer");
+  for (const LayerPlan& p : layers) {
+    require(p.blocks != nullptr && p.blocks->key_slot.size() == n, "block plans of this batch");
+    require(!p.branches.empty(), "at least one branch");
+    require(p.branches.size() == layers[0].branches.size(), "as many branches in every layer");
+    require(p.blocks->key_slots == layers[0].blocks->key_slots, "the same segments in every layer");
+    for (const RotationPair& r : p.branches) {
+      for (const RotaryRows* rows : {r.queries, r.keys}) {
+        require(rows == nullptr ||
+                    (rows->row.size() == n && 2 * rows->num_pairs <= model.config.head_dim),
+                "rotary rows of this batch, no wider than a head");
+      }
+    }
+    if (cache == nullptr) continue;
+    require(p.branches.size() == 1 && p.blocks->segments.size() == 1, "one segment with a cache");
+    require(p.blocks->segments[0].past == cache->length, "a block plan that continues the cache");
+    require(cache->length + static_cast<index_t>(n) <= cache->slots, "room in the cache");
+    require(cache->length == 0 || cache->rope_hash == layers[0].rope_hash,
+            "the frequencies that the cached keys were rotated with");
+  }
+  const auto check_id = [&](TokenId id, std::size_t t, const char* what) {
+    if (id >= 0 && id < model.config.vocab_size) return;
+    fail({.kind = ErrorClass::usage,
+          .where = "position " + std::to_string(t),
+          .field = what,
+          .found = std::to_string(id),
+          .expected = "an id in [0, " + std::to_string(model.config.vocab_size) + ")"});
+  };
+  for (std::size_t t = 0; t < n; ++t) {
+    check_id(batch.tokens[t], t, "token");
+    if (batch.targets[t] != not_scored && batch.targets[t] != predict_only) {
+      check_id(batch.targets[t], t, "target");
+    }
+  }
+}
+
+}  // namespace detail
+
+/// One pass over the batch. results[t] is written for every t whose target is not not_scored.
+/// With a cache, keys and values of the batch are appended to it.
+///
+/// Bits do not depend on the number of workers, on the kernels' instruction set (with fma), on what
+/// else is in the batch, or on what follows a token (docs/design.md, canonical arithmetic).
+/// **Cost:** memory O(tokens (2 C + 3 H D)) plus a fixed amount per worker, from the workspace,
+/// which is reset first.
+/// \param layers one plan for all layers, or one per layer
+/// \throws Error(usage) for shapes or ids that do not fit
+template <class T>
+void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const TokenBatch& batch,
+             KvCache* cache, const KernelTable<T>& kernels, const Executor& executor,
+             Workspace& workspace, std::span<HeadResult> results) {
+  detail::check_forward(model, layers, batch, cache, results.size());
+  const LlamaConfig& c = model.config;
+  const auto n = static_cast<index_t>(batch.tokens.size());
+  workspace.reset();
+  const detail::ForwardBuffers b =
+      detail::take_buffers<T>(c, n, static_cast<index_t>(layers[0].branches.size()),
+                              layers[0].blocks->key_slots, cache != nullptr, executor, workspace);
+  const index_t tiles = (n + token_tile - 1) / token_tile;
+  const auto rows_of = [n](index_t tile) {
+    return Interval{tile * token_tile, std::min(n, (tile + 1) * token_tile)};
+  };
+  const auto scratch_of = [&b](index_t worker) { return b.scratch + worker * b.scratch_size; };
+
+  for_each_in_runs(executor, n, [&](index_t t, index_t) {
+    float* row = b.hidden + t * b.hidden_stride;
+    std::fill(row + c.hidden_size, row + b.hidden_stride, 0.0f);
+    model.weights.embed_tokens.get_row(batch.tokens[static_cast<std::size_t>(t)],
+                                       {row, static_cast<std::size_t>(c.hidden_size)});
+  });
+  for (std::size_t l = 0; l < model.weights.layers.size(); ++l) {
+    const LlamaLayer<T>& layer = model.weights.layers[l];
+    const LayerPlan& plan = layers[layers.size() == 1 ? 0 : l];
+    if (cache != nullptr) b.branches[0].panels = cache->panels(static_cast<index_t>(l));
+    for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
+      detail::project_tile(model, layer, plan, kernels, b, rows_of(tile), scratch_of(worker));
+    });
+    const auto& queries = b.branches[0].queries;
+    const AttentionCall call{.branches = b.branches,
+                             .plan = plan.blocks,
+                             .output = {const_cast<float*>(queries.data()), queries.extents()},
+                             .lse = {}};
+    const auto blocks = static_cast<index_t>(plan.blocks->query_blocks.size());
+    for_each_dealt(executor, blocks * c.num_attention_heads, [&](index_t task, index_t worker) {
+      // Later query blocks of a causal mask see more keys: longest first.
+      kernels.attend(call, blocks - 1 - task / c.num_attention_heads, task % c.num_attention_heads,
+                     scratch_of(worker));
+    });
+    for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
+      detail::feed_forward_tile(c, layer, kernels, b, rows_of(tile), scratch_of(worker));
+    });
+  }
+  const std::span<index_t> scored = workspace.take<index_t>(n);
+  std::size_t count = 0;
+  for (index_t t = 0; t < n; ++t) {
+    if (batch.targets[static_cast<std::size_t>(t)] != not_scored) scored[count++] = t;
+  }
+  const index_t head_tiles = (static_cast<index_t>(count) + head_rows - 1) / head_rows;
+  for_each_in_runs(executor, head_tiles, [&](index_t tile, index_t worker) {
+    const auto first = static_cast<std::size_t>(tile * head_rows);
+    detail::score_tile(
+        model, batch, kernels, b,
+        scored.subspan(first, std::min(static_cast<std::size_t>(head_rows), count - first)),
+        results, scratch_of(worker));
+  });
+  if (cache != nullptr) {
+    cache->length += n;
+    cache->rope_hash = layers[0].rope_hash;
+  }
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

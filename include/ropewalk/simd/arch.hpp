@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The instruction sets that kernels are instantiated for; the only file that names xsimd's.
+
+#include <xsimd/xsimd.hpp>
+
+#include "ropewalk/core/config.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+namespace simd {
+
+/// Scalar code with std::fma; any machine. The compiler may vectorise it.
+struct portable {
+  static constexpr const char* name = "portable";
+};
+
+#if defined(__AVX2__) && defined(__FMA__)
+struct avx2 {
+  static constexpr const char* name = "avx2";
+  using xsimd_arch = xsimd::fma3<xsimd::avx2>;
+};
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+struct avx512 {
+  static constexpr const char* name = "avx512";
+  using xsimd_arch = xsimd::avx512bw;
+};
+#endif
+
+/// The widest set that this translation unit is compiled for.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+using native = avx512;
+#elif defined(__AVX2__) && defined(__FMA__)
+using native = avx2;
+#else
+using native = portable;
+#endif
+
+}  // namespace simd
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Floats<Arch>: 16 floats, the lane count of the canonical arithmetic on every instruction set.
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "ropewalk/core/tensor_view.hpp"
+#include "ropewalk/simd/arch.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+namespace simd {
+
+/// Lanes of a vector; one AVX-512 register, two of AVX2, 16 scalars.
+inline constexpr index_t lanes = 16;
+
+/// f(0), f(1), ... f(N - 1) with compile-time arguments: a loop that is always unrolled, so that
+/// arrays of vectors indexed by it stay in registers.
+template <std::size_t N, class F>
+[[gnu::always_inline]] inline void unroll(F&& f) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<std::size_t, I>{}), ...);
+  }
+  (std::make_index_sequence<N>{});
+}
+
+namespace detail {
+
+/// One hardware register of floats (a plain float for `portable`) and its integer twin.
+template <class Arch>
+struct Register {
+  using Float = xsimd::batch<float, typename Arch::xsimd_arch>;
+  using Int = xsimd::batch<std::int32_t, typename Arch::xsimd_arch>;
+  static constexpr std::size_t width = Float::size;
+  static Float load(const float* p) { return Float::load_unaligned(p); }
+  static void store(float* p, Float x) { x.store_unaligned(p); }
+  static Float broadcast(float x) { return Float(x); }
+  // xsimd 8.1 has no AVX-512 fma of its own: its generic one rounds twice unless contracted.
+  static Float fma(Float a, Float b, Float c) {
+#if defined(__AVX512F__)
+    if constexpr (width == 16) return _mm512_fmadd_ps(a, b, c);
+#endif
+    return xsimd::fma(a, b, c);
+  }
+  static Float add(Float a, Float b) { return a + b; }
+  static Float sub(Float a, Float b) { return a - b; }
+  static Float mul(Float a, Float b) { return a * b; }
+  static Float div(Float a, Float b) { return a / b; }
+  static Float max(Float a, Float b) { return xsimd::max(a, b); }
+  static Float min(Float a, Float b) { return xsimd::min(a, b); }
+  static Float zero_where_equal(Float x, Float a, Float b) {
+    return xsimd::select(a == b, Float(0.f), x);
+  }
+  static Float add_to_exponent(Float x, Float magic_sum, std::int32_t minus) {
+    const Int n = xsimd::bitwise_cast<Int>(magic_sum) << 23;
+    return xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(x) + (n - Int(minus)));
+  }
+};
+
+template <>
+struct Register<portable> {
+  using Float = float;
+  static constexpr std::size_t width = 1;
+  static float load(const float* p) { return *p; }
+  static void store(float* p, float x) { *p = x; }
+  static float broadcast(float x) { return x; }
+  static float fma(float a, float b, float c) { return std::fma(a, b, c); }
+  static float add(float a, float b) { return a + b; }
+  static float sub(float a, float b) { return a - b; }
+  static float mul(float a, float b) { return a * b; }
+  static float div(float a, float b) { return a / b; }
+  static float max(float a, float b) { return a > b ? a : b; }  // as maxps: b when unordered
+  static float min(float a, float b) { return a < b ? a : b; }
+  static float zero_where_equal(float x, float a, float b) { return a == b ? 0.f : x; }
+  static float add_to_exponent(float x, float magic_sum, std::int32_t minus) {
+    const std::uint32_t n = std::bit_cast<std::uint32_t>(magic_sum) << 23;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) + n -
+                                static_cast<std::uint32_t>(minus));
+  }
+};
+
+}  // namespace detail
+
+/// 16 floats. Arithmetic is lane by lane and rounds once per operation; a bare product must not be
+/// added to anything (compilers contract it even through intrinsics): use fma().
+template <class Arch>
+class Floats {
+  using R = detail::Register<Arch>;
+  static constexpr std::size_t registers = lanes / R::width;
+
+ public:
+  Floats() : Floats(0.f) {}
+  [[gnu::always_inline]] explicit Floats(float x) { r_.fill(R::broadcast(x)); }
+
+  /// p[0..15]; any alignment.
+  [[gnu::always_inline]] static Floats load(const float* p) {
+    Floats x{Uninitialised{}};
+    unroll<registers>([&](auto i)
+                          __attribute__((always_inline)) { x.r_[i] = R::load(p + i * R::width); });
+    return x;
+  }
+  /// p[0..count - 1], then zeros; reads nothing beyond. 0 <= count <= 16.
+  [[gnu::always_inline]] static Floats load_part(const float* p, index_t count) {
+    if (count >= lanes) return load(p);
+    alignas(64) float buffer[lanes] = {};
+    if (count > 0) std::memcpy(buffer, p, static_cast<std::size_t>(count) * sizeof(float));
+    return load(buffer);
+  }
+  [[gnu::always_inline]] void store(float* p) const {
+    unroll<registers>([&](auto i)
+                          __attribute__((always_inline)) { R::store(p + i * R::width, r_[i]); });
+  }
+  /// Writes the first `count` lanes only.
+  [[gnu::always_inline]] void store_part(float* p, index_t count) const {
+    if (count >= lanes) return store(p);
+    alignas(64) float buffer[lanes];
+    store(buffer);
+    if (count > 0) std::memcpy(p, buffer, static_cast<std::size_t>(count) * sizeof(float));
+  }
+
+  [[gnu::always_inline]] friend Floats operator+(Floats a, Floats b) { return map(&R::add, a, b); }
+  [[gnu::always_inline]] friend Floats operator-(Floats a, Floats b) { return map(&R::sub, a, b); }
+  [[gnu::always_inline]] friend Floats operator*(Floats a, Floats b) { return map(&R::mul, a, b); }
+  [[gnu::always_inline]] friend Floats operator/(Floats a, Floats b) { return map(&R::div, a, b); }
+  /// The larger of each lane; b where either is NaN.
+  [[gnu::always_inline]] friend Floats max(Floats a, Floats b) { return map(&R::max, a, b); }
+  [[gnu::always_inline]] friend Floats min(Floats a, Floats b) { return map(&R::min, a, b); }
+  /// a * b + c, rounded once.
+  [[gnu::always_inline]] friend Floats fma(Floats a, Floats b, Floats c) {
+    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+      c.r_[i] = R::fma(a.r_[i], b.r_[i], c.r_[i]);
+    });
+    return c;
+  }
+  /// x, but 0 where a == b.
+  [[gnu::always_inline]] friend Floats zero_where_equal(Floats x, Floats a, Floats b) {
+    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+      x.r_[i] = R::zero_where_equal(x.r_[i], a.r_[i], b.r_[i]);
+    });
+    return x;
+  }
+  /// x * 2^(n - k), n being the integer held in the low bits of a sum with 1.5 * 2^23 and
+  /// exponent_bits = k << 23: an addition to the exponent field.
+  [[gnu::always_inline]] friend Floats add_to_exponent(Floats x, Floats magic_sum,
+                                                       std::int32_t exponent_bits) {
+    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+      x.r_[i] = R::add_to_exponent(x.r_[i], magic_sum.r_[i], exponent_bits);
+    });
+    return x;
+  }
+
+ private:
+  struct Uninitialised {};
+  explicit Floats(Uninitialised) {}
+  template <class F>
+  [[gnu::always_inline]] static Floats map(F f, Floats a, const Floats& b) {
+    unroll<registers>([&](auto i)
+                          __attribute__((always_inline)) { a.r_[i] = f(a.r_[i], b.r_[i]); });
+    return a;
+  }
+  std::array<typename R::Float, registers> r_;
+};
+
+/// Sum of the lanes by the fixed tree of the canonical arithmetic: halves are added, 16 -> 8 -> 4
+/// -> 2 -> 1.
+template <class Arch>
+float tree_sum(Floats<Arch> x) {
+  alignas(64) float v[lanes];
+  x.store(v);
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return v[0];
+}
+
+/// Largest lane (any order gives the same value when no lane is NaN).
+template <class Arch>
+float max_lane(Floats<Arch> x) {
+  alignas(64) float v[lanes];
+  x.store(v);
+  float m = v[0];
+  for (const float y : v) m = y > m ? y : m;
+  return m;
+}
+
+/// Reads 16 interleaved pairs (u0, v0, u1, v1, ...). count pairs exist at p, the rest become zeros.
+template <class Arch>
+void load_pairs(const float* p, index_t count, Floats<Arch>& u, Floats<Arch>& v) {
+  alignas(64) float first[lanes] = {}, second[lanes] = {};
+  for (index_t i = 0; i < count && i < lanes; ++i) first[i] = p[2 * i], second[i] = p[2 * i + 1];
+  u = Floats<Arch>::load(first);
+  v = Floats<Arch>::load(second);
+}
+
+/// Inverse of load_pairs.
+template <class Arch>
+void store_pairs(float* p, index_t count, Floats<Arch> u, Floats<Arch> v) {
+  alignas(64) float first[lanes], second[lanes];
+  u.store(first);
+  v.store(second);
+  for (index_t i = 0; i < count && i < lanes; ++i) p[2 * i] = first[i], p[2 * i + 1] = second[i];
+}
+
+}  // namespace simd
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Vector exponentials of the softmax (base 2, integer reference) and of SwiGLU (base e).
+
+#include "ropewalk/simd/floats.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+namespace simd {
+
+/// Adding 1.5 * 2^23 rounds a float below 2^22 in magnitude to an integer, found in its low bits.
+inline constexpr float round_magic = 12582912.0f;
+
+/// Integer reference m of a softmax row, in the forms that exp2_from needs.
+template <class Arch>
+struct Exp2Reference {
+  explicit Exp2Reference(std::int32_t m)
+      : lowest(static_cast<float>(m - 125)),
+        exponent_bits(static_cast<std::int32_t>(static_cast<std::uint32_t>(m) << 23)) {}
+  Floats<Arch> lowest;
+  std::int32_t exponent_bits;
+};
+
+/// 2^(s - m) as 2^(n - m) * poly(f) with n = round(s), f = s - n: changing m multiplies the result
+/// by an exact power of two, so softmax bits do not depend on m. s is clamped to m - 125 from
+/// below; |s| < 2^22; NaN stays NaN.
+///
+/// **Error:** 1.1e-7 relative for the polynomial (degree 5, fitted to 2^f on [-1/2, 1/2] with the
+/// constant term exactly 1) plus three roundings; tests/simd/test_math.cpp.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> exp2_from(Floats<Arch> s,
+                                                     const Exp2Reference<Arch>& reference) {
+  using V = Floats<Arch>;
+  s = max(reference.lowest, s);
+  const V sum = s + V(round_magic);
+  const V f = s - (sum - V(round_magic));
+  V p = fma(V(0.001326472731307149f), f, V(0.009671512991189957f));
+  p = fma(p, f, V(0.05550733581185341f));
+  p = fma(p, f, V(0.24022242426872253f));
+  p = fma(p, f, V(0.6931470036506653f));
+  p = fma(p, f, V(1.0f));
+  return add_to_exponent(p, sum, reference.exponent_bits);
+}
+
+/// e^x for x in [-87, 88] (clamped to it); NaN stays NaN.
+///
+/// **Error:** below 2 units in the last place: reduction by ln 2 in two parts, degree 6.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> exp(Floats<Arch> x) {
+  using V = Floats<Arch>;
+  x = max(V(-87.0f), min(V(88.0f), x));
+  const V sum = fma(x, V(1.44269504088896341f), V(round_magic));
+  const V n = sum - V(round_magic);
+  V r = fma(n, V(-0.693145751953125f), x);    // ln 2 to 16 bits: the product is exact
+  r = fma(n, V(-1.428606820309417e-06f), r);  // the rest of ln 2
+  V p = fma(V(0.001384364441037178f), r, V(0.008374162949621677f));
+  p = fma(p, r, V(0.04166800156235695f));
+  p = fma(p, r, V(0.16666431725025177f));
+  p = fma(p, r, V(0.4999999403953552f));
+  p = fma(p, r, V(1.0f));
+  p = fma(p, r, V(1.0f));
+  return add_to_exponent(p, sum, 0);
+}
+
+}  // namespace simd
+}  // namespace ropewalk::inline ROPEWALK_ABI
