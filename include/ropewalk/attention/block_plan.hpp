@@ -135,10 +135,10 @@ void append_ranges(const M& mask, const Segment& s, Interval rows, BlockPlan& pl
 }  // namespace detail
 
 /// Lowers a mask for a batch of `num_tokens` rows that is cut into segments at `cu_seqlens` (as
-/// FlashAttention: first 0, last num_tokens; empty = one segment). The mask is asked with absolute
-/// token indices; what lies outside the segment is not visible whatever it says. `past` keys of a
-/// cache precede the rows; then there must be one segment, and indices count from the cache's
-/// start.
+/// FlashAttention: first 0, last num_tokens; empty = the mask's own documents, or one segment). The
+/// mask is asked with absolute token indices; what lies outside the segment is not visible whatever
+/// it says. `past` keys of a cache precede the rows; then there must be one segment, and indices
+/// count from the cache's start.
 ///
 /// **Cost:** O(tokens + key blocks) for a RowIntervalMask, else O(tokens x keys), once per batch.
 /// \throws Error(usage) when cu_seqlens does not fit num_tokens.
@@ -148,6 +148,9 @@ BlockPlan make_block_plan(const M& mask, index_t num_tokens,
   require(num_tokens >= 0 && past >= 0, "num_tokens >= 0 and past >= 0");
   check_mask(mask, num_tokens + past);
   const std::int32_t whole[2] = {0, static_cast<std::int32_t>(num_tokens)};
+  if constexpr (DocumentMask<M>) {
+    if (cu_seqlens.empty() && past == 0) cu_seqlens = mask.cu_seqlens();
+  }
   if (cu_seqlens.empty()) cu_seqlens = whole;
   require(cu_seqlens.front() == 0 && cu_seqlens.back() == num_tokens,
           "cu_seqlens from 0 to the number of tokens");
@@ -175,12 +178,6 @@ BlockPlan make_block_plan(const M& mask, index_t num_tokens,
     plan.segments.push_back(s);
   }
   return plan;
-}
-
-/// As above with the mask's own documents as segments.
-template <DocumentMask M>
-BlockPlan make_block_plan(const M& mask, index_t num_tokens) {
-  return make_block_plan(mask, num_tokens, mask.cu_seqlens());
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

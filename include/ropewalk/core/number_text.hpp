@@ -8,14 +8,18 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 
 #include "ropewalk/core/config.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Shortest decimal text that reads back as the same bits: 10000, 0.1, 1e+22.
+/// Shortest decimal text that reads back as the same bits; integers below 1e15 without exponent:
+/// 500000, 0.1, 1e+22.
 inline std::string number_text(double value) {
+  if (value > -1e15 && value < 1e15) {
+    const auto integer = static_cast<std::int64_t>(value);
+    if (static_cast<double>(integer) == value && integer != 0) return std::to_string(integer);
+  }
   char buffer[32];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, value);
   return std::string(buffer, end.ptr);

@@ -3,6 +3,7 @@
 /// \file
 /// Strict JSON as a stream of events: the parser of all JSON files, with limits and positions.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -326,12 +327,14 @@ void parse_json_events(std::string_view text, const std::string& file, const Jso
 
   const char* progress = text.data() + skipped;
   detail::JsonSax<Handler> sax(text, &progress, limits, file, base_offset, handler);
-  if (const std::size_t bad = find_invalid_utf8(body); bad != std::string_view::npos) {
+  // The lexer takes a NUL for the end of the text.
+  const std::size_t bad = std::min(find_invalid_utf8(body), body.find('\0'));
+  if (bad != std::string_view::npos) {
     fail({.kind = ErrorClass::format,
           .file = file,
           .where = sax.position(bad),
           .found = "the byte " + escaped(body.substr(bad, 1)),
-          .expected = "valid UTF-8"});
+          .expected = "UTF-8 text without NUL"});
   }
   const detail::CountingIterator begin(body.data() + skipped, &progress);
   const detail::CountingIterator end(body.data() + body.size(), &progress);

@@ -41,18 +41,19 @@ using FrequencyMethods = MethodList<AdjustedBase,         //
                                     YarnPaper,            //
                                     Llama3>;
 
-/// One of FrequencyMethods; itself a FrequencyPolicy. Needed only where the method is chosen at run
-/// time: every call takes any policy.
-class AnyFrequency {
+/// One policy of a list; itself a FrequencyPolicy. A program with methods of its own uses
+/// AnyFrequencyOf with a list that names them.
+template <class Methods>
+class AnyFrequencyOf {
  public:
   static constexpr std::string_view name = "any";
 
-  AnyFrequency() = default;  ///< plain rotary embeddings with base 10000
+  AnyFrequencyOf() = default;  ///< the list's first policy with its defaults
   template <class P>
-  requires(FrequencyMethods::contains<P>)
-      AnyFrequency(P policy)  // NOLINT(google-explicit-constructor): a policy is one of any
+  requires(Methods::template contains<P>)
+      AnyFrequencyOf(P policy)  // NOLINT(google-explicit-constructor): a policy is one of any
       : policy_(std::move(policy)) {}
-  friend bool operator==(const AnyFrequency&, const AnyFrequency&) = default;
+  friend bool operator==(const AnyFrequencyOf&, const AnyFrequencyOf&) = default;
 
   /// Calls f with the policy held.
   template <class F>
@@ -91,14 +92,17 @@ class AnyFrequency {
   }
 
  private:
-  FrequencyMethods::Variant policy_;
+  typename Methods::Variant policy_;
 };
-static_assert(FrequencyPolicy<AnyFrequency>);
+
+/// One of FrequencyMethods. Needed only where the method is chosen at run time: every call takes
+/// any policy.
+using AnyFrequency = AnyFrequencyOf<FrequencyMethods>;
 
 /// Name of a policy's method; for AnyFrequency that of the method held.
 template <FrequencyPolicy P>
 std::string_view method_name(const P& policy) {
-  if constexpr (std::is_same_v<P, AnyFrequency>) {
+  if constexpr (requires { policy.method(); }) {
     return policy.method();
   } else {
     return P::name;

@@ -3,7 +3,6 @@
 /// \file
 /// The by-parts family's parts: which pairs to leave alone and which to interpolate, and the blend.
 
-#include <algorithm>
 #include <optional>
 
 #include "ropewalk/rope/policy_support.hpp"
@@ -18,6 +17,9 @@ inline double blend(double interpolated, double original, double weight) {
   if (weight == 1) return original;
   return std::fma(weight, original - interpolated, interpolated);
 }
+
+/// x limited to [0, 1].
+inline double unit_clamp(double x) { return x < 0 ? 0.0 : x > 1 ? 1.0 : x; }
 
 /// Pair indices between which the index ramp falls from 1 to 0.
 struct CorrectionRange {
@@ -41,21 +43,22 @@ inline CorrectionRange correction_range(double fast, double slow, double rope_th
   CorrectionRange r = {correction_index(fast, rope_theta, length, rotary_dim),
                        correction_index(slow, rope_theta, length, rotary_dim)};
   if (truncate) r = {std::floor(r.low), std::ceil(r.high)};
-  r = {std::max(r.low, 0.0), std::min(r.high, static_cast<double>(rotary_dim - 1))};
+  const auto last = static_cast<double>(rotary_dim - 1);
+  if (r.low < 0) r.low = 0;
+  if (r.high > last) r.high = last;
   if (r.low == r.high) r.high += 0.001;  // a step: prevents 0 / 0
   return r;
 }
 
 /// Ramp on the pair's index.
 inline double index_weight(index_t pair, CorrectionRange range) {
-  const double position = (static_cast<double>(pair) - range.low) / (range.high - range.low);
-  return 1 - std::clamp(position, 0.0, 1.0);
+  return 1 - unit_clamp((static_cast<double>(pair) - range.low) / (range.high - range.low));
 }
 
 /// Ramp on the turns that the pair makes within `length` tokens, L w / 2 pi.
 inline double rotation_weight(double inv_freq, std::int64_t length, double slow, double fast) {
   const double rotations = static_cast<double>(length) * inv_freq / two_pi;
-  return std::clamp((rotations - slow) / (fast - slow), 0.0, 1.0);
+  return unit_clamp((rotations - slow) / (fast - slow));
 }
 
 /// YaRN's magnitude for the factor s: 0.1 k ln s + 1, and 1 up to s = 1.

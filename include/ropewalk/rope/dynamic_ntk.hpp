@@ -3,8 +3,6 @@
 /// \file
 /// Dynamic NTK: NTK-aware scaling by what the sequence needs beyond the trained length.
 
-#include <algorithm>
-
 #include "ropewalk/rope/ntk_aware.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -45,7 +43,7 @@ struct DynamicNtk {
   }
   double attention_factor(RotaryShape) const { return 1; }
   std::int64_t length_key(std::int64_t seq_len) const {
-    return std::max(seq_len, original_max_position_embeddings);
+    return seq_len > original_max_position_embeddings ? seq_len : original_max_position_embeddings;
   }
 };
 static_assert(FrequencyPolicy<DynamicNtk>);

@@ -32,8 +32,7 @@ struct FrequencyPlan {
 /// \throws Error(numeric) for a frequency or factor that is not finite, or a negative frequency.
 inline void seal(FrequencyPlan& plan) {
   Hasher hash;
-  plan.turns.clear();
-  plan.turns.reserve(plan.inv_freq.size());
+  plan.turns.resize(plan.inv_freq.size());
   for (std::size_t i = 0; i < plan.inv_freq.size(); ++i) {
     const double w = plan.inv_freq[i];
     if (!(w >= 0 && w < 0x1p40)) {
@@ -42,8 +41,8 @@ inline void seal(FrequencyPlan& plan) {
             .found = std::to_string(w),
             .expected = "a finite frequency of at least 0"});
     }
-    plan.turns.push_back(elementary::turns_per_token(w));
-    hash.value(plan.turns.back());
+    plan.turns[i] = elementary::turns_per_token(w);
+    hash.value(plan.turns[i]);
   }
   if (!std::isfinite(plan.attention_factor) || !std::isfinite(plan.logit_scale)) {
     fail({.kind = ErrorClass::numeric,

@@ -3,7 +3,6 @@
 /// \file
 /// PositionMap: which position each token of a batch has.
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <span>
@@ -35,7 +34,12 @@ static_assert(PositionMap<Identity>);
 struct DocumentRestart {
   std::span<const std::int64_t> cu_seqlens;
   std::int64_t operator()(std::int64_t token) const {
-    return token - *(std::upper_bound(cu_seqlens.begin(), cu_seqlens.end(), token) - 1);
+    std::size_t document = 0, end = cu_seqlens.size();  // cu_seqlens[document] <= token < [end]
+    while (end - document > 1) {
+      const std::size_t middle = document + (end - document) / 2;
+      (cu_seqlens[middle] <= token ? document : end) = middle;
+    }
+    return token - cu_seqlens[document];
   }
   double scale() const { return 1; }
 };
@@ -54,9 +58,11 @@ std::vector<std::int64_t> batch_positions(const M& map, index_t num_tokens) {
 /// The positions of packed documents. Result: (cu_seqlens.back()).
 /// \throws Error(usage) when cu_seqlens does not ascend from 0.
 inline std::vector<std::int64_t> batch_positions(DocumentRestart map) {
-  require(!map.cu_seqlens.empty() && map.cu_seqlens.front() == 0 &&
-              std::is_sorted(map.cu_seqlens.begin(), map.cu_seqlens.end()),
-          "cu_seqlens ascending from 0");
+  bool ascending = !map.cu_seqlens.empty() && map.cu_seqlens.front() == 0;
+  for (std::size_t i = 1; i < map.cu_seqlens.size(); ++i) {
+    ascending = ascending && map.cu_seqlens[i - 1] <= map.cu_seqlens[i];
+  }
+  require(ascending, "cu_seqlens ascending from 0");
   return batch_positions(map, map.cu_seqlens.back());
 }
 

@@ -47,20 +47,27 @@ namespace detail {
         .fix = std::move(fix)});
 }
 
-inline std::string joined(const std::vector<std::string_view>& words) {
-  std::string text;
-  for (const std::string_view word : words) {
-    if (!text.empty()) text += ", ";
-    text += word;
-  }
-  return text;
-}
+/// Known words, for a message: all of them, and the nearest to the one given.
+struct KnownWords {
+  NearestWord nearest;
+  std::string list = {};
+  bool found = false;
 
-/// "Did you mean X?" or nothing.
-inline std::string suggestion(std::string_view word, const std::vector<std::string_view>& known) {
-  const std::string near = nearest(word, known);
-  return near.empty() ? std::string() : "Did you mean " + near + "?";
-}
+  explicit KnownWords(std::string_view word) : nearest(word), word_(word) {}
+  void add(std::string_view known) {
+    if (!list.empty()) list += ", ";
+    list += known;
+    nearest.offer(known);
+    found = found || known == word_;
+  }
+  std::string suggestion() const {
+    if (nearest.best().empty()) return {};
+    return "Did you mean " + std::string(nearest.best()) + "?";
+  }
+
+ private:
+  std::string_view word_;
+};
 
 /// Sets the fields of one policy from values and the model. A visitor of fields.
 struct FieldReader {
@@ -132,84 +139,77 @@ struct FieldReader {
   }
 };
 
-/// Every key known and given once. Before the values: a mistyped key is the better message than
-/// the required one that it leaves out.
-inline void check_keys(std::string_view method, const std::vector<std::string_view>& known,
-                       std::span<const KeyValue> values, const SpecOrigin& origin) {
-  for (const KeyValue& v : values) {
-    bool found = false;
-    for (const std::string_view k : known) found = found || k == v.key;
-    if (!found) {
+/// Every key known and given once. Looked at before the values: a mistyped key is the better
+/// message than the required one that it leaves out.
+template <FrequencyPolicy P>
+void check_keys(const P& policy, std::span<const KeyValue> values, const SpecOrigin& origin) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const KeyValue& v = values[i];
+    KnownWords keys(v.key);
+    P::fields(policy, [&keys](const Field& field, const auto&) { keys.add(field.key); });
+    if (!keys.found) {
       fail_spec(origin, escaped(v.key), "an unknown key",
-                "a key of the method " + std::string(method) + ": " + joined(known),
-                suggestion(v.key, known));
+                "a key of the method " + std::string(P::name) + ": " + keys.list,
+                keys.suggestion());
     }
-    for (const KeyValue* other = values.data(); other != &v; ++other) {
-      if (other->key == v.key) {
-        fail_spec(origin, v.key, escaped(other->value) + " and " + escaped(v.value), "one value",
+    for (std::size_t k = 0; k < i; ++k) {
+      if (values[k].key == v.key) {
+        fail_spec(origin, v.key, escaped(values[k].value) + " and " + escaped(v.value), "one value",
                   "Remove one of the two");
       }
     }
   }
 }
 
-/// Splits at `separator` outside [] and {}. \throws Error when brackets do not match.
-inline std::vector<std::string_view> split_outside_brackets(std::string_view text, char separator,
-                                                            const SpecOrigin& origin) {
-  std::vector<std::string_view> parts;
-  std::string open;
-  std::size_t begin = 0;
-  for (std::size_t i = 0; i <= text.size(); ++i) {
-    const char c = i < text.size() ? text[i] : separator;
-    if (i == text.size() || (c == separator && open.empty())) {
-      parts.push_back(text.substr(begin, i - begin));
-      begin = i + 1;
-    } else if (c == '[' || c == '{') {
+/// Cuts the first item of a comma-separated list off `list`; commas in brackets do not separate.
+/// `more` tells whether a comma followed. \throws Error when brackets do not match.
+inline std::string_view take_item(std::string_view& list, bool& more, const SpecOrigin& origin) {
+  std::string open;  // brackets opened and not closed yet
+  std::size_t end = 0;
+  for (; end < list.size() && !(list[end] == ',' && open.empty()); ++end) {
+    const char c = list[end];
+    if (c == '[' || c == '{') {
       open += c;
     } else if (c == ']' || c == '}') {
       if (open.empty() || open.back() != (c == ']' ? '[' : '{')) {
-        fail_spec(origin, {}, "an unmatched " + std::string(1, c), "matching brackets");
+        fail_spec(origin, {}, std::string("an unmatched ") + c, "matching brackets");
       }
       open.pop_back();
     }
   }
   if (!open.empty()) {
-    fail_spec(origin, {}, "an unmatched " + open.substr(open.size() - 1), "matching brackets");
+    fail_spec(origin, {}, std::string("an unmatched ") + open.back(), "matching brackets");
   }
-  return parts;
+  const std::string_view item = list.substr(0, end);
+  more = end < list.size();
+  list.remove_prefix(more ? end + 1 : end);
+  return item;
 }
 
 }  // namespace detail
-
-/// Names of all methods.
-inline std::vector<std::string_view> rope_methods() {
-  std::vector<std::string_view> names;
-  FrequencyMethods::for_each([&names](const auto& p) { names.push_back(p.name); });
-  return names;
-}
 
 /// Builds a policy from its method's name and values; the model fills what may be left out.
 /// Keys are those of config.json; every one must belong to the method. Rules that depend on the
 /// head's shape are checked when the plan is made.
 /// \throws Error(origin.kind) that names key, value and rule; an unknown method in a file is
 /// Error(unsupported).
-inline AnyFrequency make_rope(std::string_view method, const ModelRope& model,
-                              std::span<const KeyValue> values, const SpecOrigin& origin = {}) {
-  std::optional<AnyFrequency> made;
-  FrequencyMethods::for_each([&]<class P>(P policy) {
+template <class Methods = FrequencyMethods>
+AnyFrequencyOf<Methods> make_rope(std::string_view method, const ModelRope& model,
+                                  std::span<const KeyValue> values, const SpecOrigin& origin = {}) {
+  std::optional<AnyFrequencyOf<Methods>> made;
+  Methods::for_each([&]<class P>(P policy) {
     if (P::name != method) return;
-    std::vector<std::string_view> known;
-    P::fields(policy, [&known](const Field& field, auto&) { known.push_back(field.key); });
-    detail::check_keys(method, known, values, origin);
+    detail::check_keys(policy, values, origin);
     P::fields(policy, detail::FieldReader{method, model, values, origin});
     made = policy;
   });
   if (!made) {
-    const std::vector<std::string_view> known = rope_methods();
+    detail::KnownWords methods(method);
+    Methods::for_each([&methods](const auto& p) { methods.add(p.name); });
     SpecOrigin at = origin;
     if (at.kind == ErrorClass::config) at.kind = ErrorClass::unsupported;
-    detail::fail_spec(at, "rope method", escaped(method), "one of " + detail::joined(known),
-                      detail::suggestion(method, known));
+    detail::fail_spec(at, "rope method", escaped(method), "one of " + methods.list,
+                      methods.suggestion());
   }
   try {
     made->check({});
@@ -226,15 +226,17 @@ inline AnyFrequency make_rope(std::string_view method, const ModelRope& model,
 /// Reads `METHOD`, `METHOD:KEY=VALUE,...` or `theta=NUMBER` (short for default:rope_theta=NUMBER).
 /// `default` alone is plain RoPE with the model's base; callers who have the model's own policy use
 /// that instead. \throws Error(usage) naming the culprit.
-inline AnyFrequency parse_rope(std::string_view spec, const ModelRope& model) {
+template <class Methods = FrequencyMethods>
+AnyFrequencyOf<Methods> parse_rope(std::string_view spec, const ModelRope& model) {
   const SpecOrigin origin = {.where = "rope spec " + escaped(spec)};
   if (spec.find_first_of("{}") != std::string_view::npos) {
     detail::fail_spec(origin, {}, "a set {...}", "one setting");
   }
   const std::string_view grammar = "METHOD or METHOD:KEY=VALUE,...";
   if (spec.substr(0, 6) == "theta=") {
-    return make_rope("default", model,
-                     std::vector<KeyValue>{{"rope_theta", std::string(spec.substr(6))}}, origin);
+    return make_rope<Methods>("default", model,
+                              std::vector<KeyValue>{{"rope_theta", std::string(spec.substr(6))}},
+                              origin);
   }
   const std::size_t colon = spec.find(':');
   const std::string_view method = spec.substr(0, colon);
@@ -243,8 +245,9 @@ inline AnyFrequency parse_rope(std::string_view spec, const ModelRope& model) {
   }
   std::vector<KeyValue> values;
   if (colon != std::string_view::npos) {
-    for (const std::string_view item :
-         detail::split_outside_brackets(spec.substr(colon + 1), ',', origin)) {
+    std::string_view list = spec.substr(colon + 1);
+    for (bool more = true; more;) {
+      const std::string_view item = detail::take_item(list, more, origin);
       const std::size_t equals = item.find('=');
       if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size()) {
         detail::fail_spec(origin, {}, escaped(item), "KEY=VALUE");
@@ -252,7 +255,7 @@ inline AnyFrequency parse_rope(std::string_view spec, const ModelRope& model) {
       values.push_back({std::string(item.substr(0, equals)), std::string(item.substr(equals + 1))});
     }
   }
-  return make_rope(method, model, values, origin);
+  return make_rope<Methods>(method, model, values, origin);
 }
 
 /// The canonical text: method and every field in order, numbers in their shortest exact form. It
@@ -292,9 +295,11 @@ std::uint64_t config_hash(const P& policy) {
 /// sets give all combinations, the first set slowest. A spec without sets gives itself.
 /// \throws Error(usage) for unmatched or nested braces, an empty member, or more than 4096
 /// settings.
-inline std::vector<std::string> expand_rope_spec(std::string_view spec) {
+template <class Strings = std::vector<std::string>>
+Strings expand_rope_spec(std::string_view spec) {
   const SpecOrigin origin = {.where = "rope spec " + escaped(spec)};
-  std::vector<std::string> texts = {""};
+  Strings texts;
+  texts.push_back("");
   while (!spec.empty()) {
     const std::size_t open = spec.find_first_of("{}");
     for (std::string& text : texts) text += spec.substr(0, open);
@@ -303,10 +308,11 @@ inline std::vector<std::string> expand_rope_spec(std::string_view spec) {
     if (spec[open] != '{' || close == std::string_view::npos || spec[close] != '}') {
       detail::fail_spec(origin, {}, "unmatched or nested braces", "sets written {A,B}");
     }
-    std::vector<std::string> extended;
+    Strings extended;
     for (const std::string& text : texts) {
-      for (const std::string_view member :
-           detail::split_outside_brackets(spec.substr(open + 1, close - open - 1), ',', origin)) {
+      std::string_view members = spec.substr(open + 1, close - open - 1);
+      for (bool more = true; more;) {
+        const std::string_view member = detail::take_item(members, more, origin);
         if (member.empty()) detail::fail_spec(origin, {}, "an empty member of a set", "{A,B}");
         if (extended.size() == 4096) {
           detail::fail_spec(origin, {}, "more than 4096 settings", "at most 4096 in one spec",

@@ -3,7 +3,7 @@
 /// \file
 /// RotaryRows: the cosines and sines that a batch needs, and which row each token uses.
 
-#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -39,50 +39,76 @@ struct RotaryRows {
 
 namespace detail {
 
-inline void append_exact_row(RotaryRows& rows, const FrequencyPlan& plan, std::int64_t position) {
+inline void fill_exact_row(const FrequencyPlan& plan, std::int64_t position, float* cos,
+                           float* sin) {
   for (const std::uint64_t turns : plan.turns) {
     // Wraps: only the fraction of a turn matters, and negative positions turn back.
     const auto phase = static_cast<std::int64_t>(turns * static_cast<std::uint64_t>(position));
     const elementary::SinCos v = elementary::sincos_turns(phase);
-    rows.cos.push_back(static_cast<float>(v.cos * plan.attention_factor));
-    rows.sin.push_back(static_cast<float>(v.sin * plan.attention_factor));
+    *cos++ = static_cast<float>(v.cos * plan.attention_factor);
+    *sin++ = static_cast<float>(v.sin * plan.attention_factor);
   }
 }
 
 /// cos and sin of a float angle, each rounded to float, times the factor in float.
-inline void append_float_angle(RotaryRows& rows, float angle, float factor) {
+inline void fill_float_angle(float angle, double attention_factor, float* cos, float* sin) {
   const elementary::SinCos v = elementary::sincos(static_cast<double>(angle));
-  rows.cos.push_back(static_cast<float>(v.cos) * factor);
-  rows.sin.push_back(static_cast<float>(v.sin) * factor);
+  *cos = static_cast<float>(v.cos) * static_cast<float>(attention_factor);
+  *sin = static_cast<float>(v.sin) * static_cast<float>(attention_factor);
 }
 
 /// transformers, modeling_llama.py: inv_freq and position_ids in float, their product in float.
-inline void append_hf_row(RotaryRows& rows, const FrequencyPlan& plan, std::int64_t position) {
-  const auto factor = static_cast<float>(plan.attention_factor);
+inline void fill_hf_row(const FrequencyPlan& plan, std::int64_t position, float* cos, float* sin) {
   for (const double w : plan.inv_freq) {
-    append_float_angle(rows, static_cast<float>(position) * static_cast<float>(w), factor);
+    fill_float_angle(static_cast<float>(position) * static_cast<float>(w), plan.attention_factor,
+                     cos++, sin++);
   }
 }
 
 /// ggml, ggml_rope_cache_init: theta = p, then theta *= theta_scale for each pair; a pair's own
 /// frequency enters as the divisor that ggml calls freq_factors.
-inline void append_ggml_row(RotaryRows& rows, const FrequencyPlan& plan, std::int64_t position) {
-  const auto factor = static_cast<float>(plan.attention_factor);
-  const auto d = static_cast<float>(plan.rotary_dim());
+inline void fill_ggml_row(const FrequencyPlan& plan, std::int64_t position, float* cos,
+                          float* sin) {
+  const float exponent = -2.0f / static_cast<float>(plan.rotary_dim());
   const auto base = static_cast<double>(static_cast<float>(plan.rope_theta));
-  const auto theta_scale =
-      static_cast<float>(elementary::pow(base, static_cast<double>(-2.0f / d)));
+  const auto theta_scale = static_cast<float>(elementary::pow(base, static_cast<double>(exponent)));
   auto theta = static_cast<float>(position);
   double pair = 0;
   for (const double w : plan.inv_freq) {
     const double plain =
         elementary::pow(plan.rope_theta, -2 * pair, static_cast<double>(plan.rotary_dim()));
     // A frequency of 0 has an infinite divisor: the angle becomes 0.
-    append_float_angle(rows, w == 0 ? 0.0f : theta / static_cast<float>(plain / w), factor);
+    fill_float_angle(w == 0 ? 0.0f : theta / static_cast<float>(plain / w), plan.attention_factor,
+                     cos++, sin++);
     theta *= theta_scale;
     ++pair;
   }
 }
+
+/// Numbers distinct positions in order of appearance: position[number[token]] is the token's.
+struct DistinctPositions {
+  std::vector<std::int64_t> position;
+  std::vector<std::int32_t> number;
+  std::int32_t count = 0;
+
+  explicit DistinctPositions(std::span<const std::int64_t> tokens)
+      : position(tokens.size()), number(tokens.size()) {
+    // Open addressing, at most half full: slots hold number + 1, 0 is free.
+    const auto bits = static_cast<int>(std::bit_width(2 * tokens.size() + 1));
+    std::vector<std::int32_t> slots(std::size_t{1} << bits);
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+      const std::uint64_t mixed = static_cast<std::uint64_t>(tokens[t]) * 0x9e3779b97f4a7c15ull;
+      auto slot = static_cast<std::size_t>(mixed >> (64 - bits));
+      const auto taken_by = [&] { return position[static_cast<std::size_t>(slots[slot] - 1)]; };
+      while (slots[slot] != 0 && taken_by() != tokens[t]) slot = (slot + 1) & (slots.size() - 1);
+      if (slots[slot] == 0) {
+        position[static_cast<std::size_t>(count)] = tokens[t];
+        slots[slot] = ++count;
+      }
+      number[t] = slots[slot] - 1;
+    }
+  }
+};
 
 }  // namespace detail
 
@@ -97,46 +123,41 @@ inline void append_ggml_row(RotaryRows& rows, const FrequencyPlan& plan, std::in
 inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
                                std::span<const std::int64_t> positions,
                                AnglePrecision precision = AnglePrecision::exact) {
+  constexpr auto limit = std::numeric_limits<std::int32_t>::max();
   require(plan.num_pairs() > 0, "a frequency plan with at least one pair");
   require(rows.num_pairs == 0 || rows.num_pairs == plan.num_pairs(),
           "plans with the same number of pairs in one batch");
+  require(positions.size() <= static_cast<std::size_t>(limit), "at most 2^31 - 1 tokens");
+  const detail::DistinctPositions tokens(positions);
   rows.num_pairs = plan.num_pairs();
-  std::vector<std::int64_t> distinct(positions.begin(), positions.end());
-  if (!std::is_sorted(distinct.begin(), distinct.end())) {
-    std::sort(distinct.begin(), distinct.end());
-  }
-  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
   const index_t first_row = rows.num_rows();
-  const index_t all_rows = first_row + static_cast<index_t>(distinct.size());
-  require(all_rows <= std::numeric_limits<std::int32_t>::max(), "at most 2^31 - 1 rows");
+  require(first_row + tokens.count <= limit, "at most 2^31 - 1 rows");
 
-  const auto elements = static_cast<std::size_t>(checked_mul(all_rows, rows.num_pairs, "rows"));
-  rows.cos.reserve(elements);
-  rows.sin.reserve(elements);
-  for (const std::int64_t position : distinct) {
+  const index_t elements = checked_mul(first_row + tokens.count, rows.num_pairs, "rotary rows");
+  rows.cos.resize(static_cast<std::size_t>(elements));
+  rows.sin.resize(static_cast<std::size_t>(elements));
+  float* cos = rows.cos.data() + first_row * rows.num_pairs;
+  float* sin = rows.sin.data() + first_row * rows.num_pairs;
+  for (std::int32_t i = 0; i < tokens.count; ++i) {
+    const std::int64_t position = tokens.position[static_cast<std::size_t>(i)];
     switch (precision) {
       case AnglePrecision::exact:
-        detail::append_exact_row(rows, plan, position);
+        detail::fill_exact_row(plan, position, cos, sin);
         break;
       case AnglePrecision::hf_float32:
-        detail::append_hf_row(rows, plan, position);
+        detail::fill_hf_row(plan, position, cos, sin);
         break;
       case AnglePrecision::ggml_float32:
-        detail::append_ggml_row(rows, plan, position);
+        detail::fill_ggml_row(plan, position, cos, sin);
         break;
     }
+    cos += rows.num_pairs;
+    sin += rows.num_pairs;
   }
-
-  rows.row.reserve(rows.row.size() + positions.size());
-  std::size_t at = 0;  // most tokens follow their predecessor, so the search is rarely needed
-  for (const std::int64_t position : positions) {
-    if (at + 1 < distinct.size() && distinct[at + 1] == position) {
-      ++at;
-    } else if (distinct[at] != position) {
-      at = static_cast<std::size_t>(std::lower_bound(distinct.begin(), distinct.end(), position) -
-                                    distinct.begin());
-    }
-    rows.row.push_back(static_cast<std::int32_t>(first_row + static_cast<index_t>(at)));
+  const std::size_t old_tokens = rows.row.size();
+  rows.row.resize(old_tokens + positions.size());
+  for (std::size_t t = 0; t < positions.size(); ++t) {
+    rows.row[old_tokens + t] = static_cast<std::int32_t>(first_row) + tokens.number[t];
   }
 }
 

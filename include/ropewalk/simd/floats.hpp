@@ -57,9 +57,9 @@ struct Register {
   static Float zero_where_equal(Float x, Float a, Float b) {
     return xsimd::select(a == b, Float(0.f), x);
   }
-  static Float add_to_exponent(Float x, Float magic_sum, std::int32_t minus) {
+  static Float power_of_two(Float magic_sum, std::int32_t exponent_bits) {
     const Int n = xsimd::bitwise_cast<Int>(magic_sum) << 23;
-    return xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(x) + (n - Int(minus)));
+    return xsimd::bitwise_cast<Float>(n - Int(exponent_bits));
   }
 };
 
@@ -78,10 +78,9 @@ struct Register<portable> {
   static float max(float a, float b) { return a > b ? a : b; }  // as maxps: b when unordered
   static float min(float a, float b) { return a < b ? a : b; }
   static float zero_where_equal(float x, float a, float b) { return a == b ? 0.f : x; }
-  static float add_to_exponent(float x, float magic_sum, std::int32_t minus) {
+  static float power_of_two(float magic_sum, std::int32_t exponent_bits) {
     const std::uint32_t n = std::bit_cast<std::uint32_t>(magic_sum) << 23;
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) + n -
-                                static_cast<std::uint32_t>(minus));
+    return std::bit_cast<float>(n - static_cast<std::uint32_t>(exponent_bits));
   }
 };
 
@@ -145,14 +144,13 @@ class Floats {
     });
     return x;
   }
-  /// x * 2^(n - k), n being the integer held in the low bits of a sum with 1.5 * 2^23 and
-  /// exponent_bits = k << 23: an addition to the exponent field.
-  [[gnu::always_inline]] friend Floats add_to_exponent(Floats x, Floats magic_sum,
-                                                       std::int32_t exponent_bits) {
+  /// 2^(n - k) for the integer n that sits in the low bits of a sum with 1.5 * 2^23, given
+  /// exponent_bits = (k - 127) << 23; -126 <= n - k <= 127.
+  [[gnu::always_inline]] friend Floats power_of_two(Floats magic_sum, std::int32_t exponent_bits) {
     unroll<registers>([&](auto i) __attribute__((always_inline)) {
-      x.r_[i] = R::add_to_exponent(x.r_[i], magic_sum.r_[i], exponent_bits);
+      magic_sum.r_[i] = R::power_of_two(magic_sum.r_[i], exponent_bits);
     });
-    return x;
+    return magic_sum;
   }
 
  private:

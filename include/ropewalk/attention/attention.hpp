@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Blockwise attention on plain tensors: the entry point for those who have q, k and v.
+
+#include <cmath>
+
+#include "ropewalk/attention/blockwise.hpp"
+#include "ropewalk/core/executor.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+struct AttentionOptions {
+  double softmax_scale = 0;  ///< multiplies q.k; 0 means 1 / sqrt(head_dim)
+  Executor executor = {};
+};
+
+/// out = softmax(softmax_scale q k^T + mask) v per head, query head h reading key head h / (H / K).
+/// Rotate q and k first (rope/rotate.hpp).
+///
+/// **Cost:** copies k and v into panels and the scaled q once; see attend() for the rest.
+/// **Error:** 2e-6 of max |v| (tests/attention/test_attention.cpp).
+/// **Source:** arXiv:2205.14135 (blocks), arXiv:2305.13245 (grouped heads).
+/// \param q (queries, H, D) \param k, v (keys, K, D); keys - queries of them precede the queries
+/// \param mask asked with absolute indices: query t is token keys - queries + t
+/// \param out (queries, H, D) \param lse (H, queries) natural log, or empty
+/// \throws Error(usage) when the shapes do not fit; Error(resource)
+template <class Arch = simd::native, AttentionMask Mask>
+void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<const float> v,
+               const Mask& mask, HeadsView<float> out, TensorView<float, 2> lse = {},
+               const AttentionOptions& options = {}) {
+  const index_t queries = q.extent(0), heads = q.extent(1), head_dim = q.extent(2);
+  const index_t keys = k.extent(0), key_heads = k.extent(1), past = keys - queries;
+  require(k.extents() == v.extents() && k.extent(2) == head_dim, "k and v of one shape");
+  require(key_heads >= 1 && heads % key_heads == 0, "key/value heads that divide the query heads");
+  require(past >= 0, "at least as many keys as queries");
+  require(out.extents() == q.extents(), "out of q's shape");
+  require(lse.empty() || (lse.extent(0) == heads && lse.extent(1) == queries),
+          "lse of shape (heads, queries)");
+  require(head_dim >= 1, "head_dim >= 1");
+  require(q.stride(2) == 1 && k.stride(2) == 1 && v.stride(2) == 1 && out.stride(2) == 1,
+          "adjacent channels (stride 1)");
+  const BlockPlan plan = make_block_plan(mask, queries, {}, past);
+
+  Buffer<float> key_storage(KeyValuePanels::keys_size(plan.key_slots, key_heads, head_dim));
+  Buffer<float> value_storage(KeyValuePanels::values_size(plan.key_slots, key_heads, head_dim));
+  const KeyValuePanels panels{.keys = key_storage.data(),
+                              .values = value_storage.data(),
+                              .slots = plan.key_slots,
+                              .num_heads = key_heads,
+                              .head_dim = head_dim};
+  const auto slot_of = [&](index_t key) {
+    return key < past ? key : plan.key_slot[static_cast<std::size_t>(key - past)];
+  };
+  for_each_in_runs(options.executor, keys, [&](index_t t, index_t) {
+    for (index_t h = 0; h < key_heads; ++h) {
+      panels.store_key(h, slot_of(t), &k(t, h, 0));
+      panels.store_value(h, slot_of(t), &v(t, h, 0));
+    }
+  });
+  constexpr double log2_e = 1.44269504088896340736;
+  const double natural = options.softmax_scale != 0 ? options.softmax_scale
+                                                    : 1 / std::sqrt(static_cast<double>(head_dim));
+  const auto scale = static_cast<float>(natural * log2_e);
+  Tensor<float, 3> scaled({queries, heads, head_dim});
+  for_each_in_runs(options.executor, queries, [&](index_t t, index_t) {
+    for (index_t h = 0; h < heads; ++h) {
+      for (index_t d = 0; d < head_dim; ++d) scaled.view()(t, h, d) = q(t, h, d) * scale;
+    }
+  });
+
+  const AttentionBranch branch{scaled.view(), panels};
+  const AttentionCall call{{&branch, 1}, &plan, out, lse};
+  const index_t scratch_size = attention_scratch_size(head_dim);
+  Buffer<float> scratch(checked_mul(options.executor.workers(), scratch_size, "scratch"));
+  const auto blocks = static_cast<index_t>(plan.query_blocks.size());
+  for_each_dealt(options.executor, blocks * heads, [&](index_t task, index_t worker) {
+    attend<Arch>(call, blocks - 1 - task / heads, task % heads,
+                 scratch.data() + worker * scratch_size);
+  });
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Everything about files: io, text and hub. Off the numeric umbrella, which reads none.
+
+#include "ropewalk/hub/checkpoint.hpp"
+#include "ropewalk/hub/checkpoint_data.hpp"
+#include "ropewalk/hub/fill_weights.hpp"
+#include "ropewalk/hub/hf_checkpoint.hpp"
+#include "ropewalk/hub/hf_config.hpp"
+#include "ropewalk/hub/hf_rope.hpp"
+#include "ropewalk/hub/hf_tensors.hpp"
+#include "ropewalk/hub/llama2c_checkpoint.hpp"
+#include "ropewalk/io/atomic_file.hpp"
+#include "ropewalk/io/byte_source.hpp"
+#include "ropewalk/io/file_kind.hpp"
+#include "ropewalk/io/file_name.hpp"
+#include "ropewalk/io/json.hpp"
+#include "ropewalk/io/json_events.hpp"
+#include "ropewalk/io/json_write.hpp"
+#include "ropewalk/io/llama2c.hpp"
+#include "ropewalk/io/npy.hpp"
+#include "ropewalk/io/safetensors.hpp"
+#include "ropewalk/io/utf8.hpp"
+#include "ropewalk/text/any_tokenizer.hpp"
+#include "ropewalk/text/byte_tokenizer.hpp"
+#include "ropewalk/text/documents.hpp"
+#include "ropewalk/text/llama2c_tokenizer.hpp"
+#include "ropewalk/text/score_merges.hpp"
+#include "ropewalk/text/token_file.hpp"
+#include "ropewalk/text/tokenizer.hpp"
+#include "ropewalk/text/vocab_tokenizer.hpp"

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <atomic>
+#include <cmath>
+#include <string>
+
+#include <doctest/doctest.h>
+
+#include "ropewalk/core/checked.hpp"
+#include "ropewalk/core/hash.hpp"
+#include "ropewalk/core/rng.hpp"
+#include "ropewalk/core/tensor.hpp"
+#include "ropewalk/core/thread_pool.hpp"
+
+using namespace ropewalk;
+
+TEST_CASE("core/error: the message names everything that is known, in one line") {
+  const Error e({.kind = ErrorClass::config,
+                 .file = "config.json",
+                 .where = "/rope_theta",
+                 .field = "rope_theta",
+                 .found = "0.5",
+                 .expected = "a number above 1",
+                 .fix = "Set it to the base of training."});
+  CHECK(std::string(e.what()) ==
+        "config.json: /rope_theta: rope_theta: found 0.5, expected a number above 1. Set it to the "
+        "base of training.");
+  CHECK(exit_code(e.kind()) == 3);
+  CHECK(escaped("a\n\"\x1b[31m\xff") == "\"a\\x0a\\\"\\x1b[31m\\xff\"");
+  CHECK(escaped(std::string(500, 'x')).size() < 130);
+}
+
+TEST_CASE("core/checked: overflow is an error that names the quantity") {
+  CHECK(checked_mul<index_t>(1 << 20, 1 << 20, "x") == index_t{1} << 40);
+  CHECK_THROWS_WITH_AS(checked_mul<std::uint64_t>(1ull << 32, 1ull << 32, "tensor a"),
+                       doctest::Contains("tensor a"), Error);
+  CHECK_THROWS_AS(checked_add<std::uint64_t>(~0ull, 1ull, "x"), Error);
+  CHECK_THROWS_AS(checked_cast<std::int32_t>(std::int64_t{1} << 31, "x"), Error);
+  CHECK_THROWS_AS(checked_cast<std::uint32_t>(-1, "x"), Error);
+}
+
+TEST_CASE("core/tensor: views, slices, alignment and zero initialisation") {
+  Tensor<float, 3> t({4, 3, 2});
+  for (const float x : std::span(t.data(), 24)) REQUIRE(x == 0.0f);
+  CHECK(reinterpret_cast<std::uintptr_t>(t.data()) % storage_alignment == 0);
+  t.view()(2, 1, 1) = 5;
+  CHECK(t.view()[2](1, 1) == 5);
+  CHECK(t.view().slice({2, 4})(0, 1, 1) == 5);
+  CHECK(t.data()[2 * 6 + 1 * 2 + 1] == 5);
+  const TensorView<const float, 3> constant = t.view();
+  CHECK(constant(2, 1, 1) == 5);
+  CHECK_THROWS_AS((Tensor<float, 2>({-1, 2})), Error);
+}
+
+TEST_CASE("core/tensor: a workspace allocates in its first pass only") {
+  Workspace workspace;
+  const auto pass = [&workspace] {
+    workspace.reset();
+    float* a = workspace.take<float>(1000).data();
+    double* b = workspace.take<double>(10).data();
+    CHECK(reinterpret_cast<std::uintptr_t>(b) % storage_alignment == 0);
+    a[999] = 1;
+    b[9] = 2;
+    CHECK(a[999] == 1);
+    return a;
+  };
+  pass();
+  const float* second = pass();
+  const float* third = pass();
+  CHECK(second == third);
+  CHECK(workspace.peak_bytes() == 4032 + 128);
+}
+
+TEST_CASE("core/executor: every task runs once, on any number of threads") {
+  for (const index_t threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads);
+    for (const index_t tasks : {0, 1, 2, 5, 100}) {
+      std::vector<std::atomic<int>> dealt(static_cast<std::size_t>(tasks)), runs(dealt.size());
+      for_each_dealt(pool.executor(), tasks, [&](index_t t, index_t worker) {
+        CHECK(worker < threads);
+        ++dealt[static_cast<std::size_t>(t)];
+      });
+      for_each_in_runs(pool.executor(), tasks,
+                       [&](index_t t, index_t) { ++runs[static_cast<std::size_t>(t)]; });
+      for (const auto& n : dealt) REQUIRE(n == 1);
+      for (const auto& n : runs) REQUIRE(n == 1);
+    }
+  }
+  CHECK_THROWS_AS(ThreadPool(0), Error);
+}
+
+TEST_CASE("core/rng: Philox4x32-10 gives the published vectors") {
+  // Random123 distribution, kat_vectors: philox4x32 10 rounds.
+  CHECK(philox({0, 0, 0, 0}, {0, 0}) ==
+        std::array<std::uint32_t, 4>{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u});
+  CHECK(philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}) ==
+        std::array<std::uint32_t, 4>{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu});
+  CHECK(philox({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}, {0xa4093822u, 0x299f31d0u}) ==
+        std::array<std::uint32_t, 4>{0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u});
+}
+
+TEST_CASE("core/rng: normal numbers have mean 0, variance 1 and a fourth moment of 3") {
+  const Random random{.seed = 3, .stream = 1, .step = 2};
+  constexpr int n = 200000;
+  double m1 = 0, m2 = 0, m4 = 0;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const double x = random.normal(i);
+    m1 += x, m2 += x * x, m4 += x * x * x * x;
+  }
+  CHECK(std::fabs(m1 / n) < 4 / std::sqrt(n));            // four standard errors each:
+  CHECK(std::fabs(m2 / n - 1) < 4 * std::sqrt(2.0 / n));  // var x^2 = 2, var x^4 = 96
+  CHECK(std::fabs(m4 / n - 3) < 4 * std::sqrt(96.0 / n));
+}
+
+TEST_CASE("core/hash: pieces do not matter, lengths and values do") {
+  const std::string text = "the quick brown fox jumps over the lazy dog, twice";
+  const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
+  CHECK(Hasher().bytes(bytes.first(7)).bytes(bytes.subspan(7)).digest() == content_hash(bytes));
+  CHECK(Hasher().text("ab").text("c").digest() != Hasher().text("a").text("bc").digest());
+  CHECK(Hasher().value(0.0).digest() != Hasher().value(-0.0).digest());
+  CHECK(hash_text(content_hash({})) == "ef46db3751d8e999");  // XXH64 of nothing, seed 0
+}
