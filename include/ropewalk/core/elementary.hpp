@@ -3,19 +3,24 @@
 /// \file
 /// Logarithm, power, exponential, sine and turns with the same bits on every machine.
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
 #include "ropewalk/core/config.hpp"
 
+// Compiler built-ins instead of <cmath>, which is most of what this header would cost to include.
 // The last bits of libm's functions differ between machines, and frequencies are hashed. So these
 // use only + - * /, std::fma (exact by IEEE 754) and scaling by powers of two. No sum here has a
 // bare product as an operand: a compiler that contracts a*b + c has nothing to contract.
 
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace elementary {
+
+/// a * b + c with one rounding.
+inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+inline double floor(double x) { return __builtin_floor(x); }
+inline double ceil(double x) { return __builtin_ceil(x); }
+inline bool is_finite(double x) { return x - x == 0; }
 
 namespace detail {
 
@@ -26,7 +31,7 @@ struct DoubleDouble {
 };
 
 /// a * b rounded, in a form that no compiler fuses with a following sum.
-inline double product(double a, double b) { return std::fma(a, b, 0.0); }
+inline double product(double a, double b) { return fma(a, b, 0.0); }
 
 /// Exact a + b for |a| >= |b|.
 inline DoubleDouble fast_two_sum(double a, double b) {
@@ -44,7 +49,7 @@ inline DoubleDouble two_sum(double a, double b) {
 /// Exact a * b.
 inline DoubleDouble two_product(double a, double b) {
   const double p = product(a, b);
-  return {p, std::fma(a, b, -p)};
+  return {p, fma(a, b, -p)};
 }
 
 inline DoubleDouble add(DoubleDouble a, DoubleDouble b) {
@@ -56,12 +61,12 @@ inline DoubleDouble add(DoubleDouble a, DoubleDouble b) {
 
 inline DoubleDouble multiply(DoubleDouble a, DoubleDouble b) {
   const DoubleDouble p = two_product(a.hi, b.hi);
-  return fast_two_sum(p.hi, std::fma(a.hi, b.lo, std::fma(a.lo, b.hi, p.lo)));
+  return fast_two_sum(p.hi, fma(a.hi, b.lo, fma(a.lo, b.hi, p.lo)));
 }
 
 inline DoubleDouble divide(double a, DoubleDouble b) {
   const double q = a / b.hi;
-  const double remainder = std::fma(-q, b.lo, std::fma(-q, b.hi, a));
+  const double remainder = fma(-q, b.lo, fma(-q, b.hi, a));
   return fast_two_sum(q, remainder / b.hi);
 }
 
@@ -73,14 +78,14 @@ inline constexpr DoubleDouble radians_per_phase = {0x1.921fb54442d18p-62, 0x1.1a
 /// Natural logarithm of a positive finite x, relative error below 2^-70.
 inline DoubleDouble log(double x) {
   int exponent = 0;
-  double m = std::frexp(x, &exponent);
-  if (m < 0x1.6a09e667f3bcdp-1) m = std::ldexp(m, 1), --exponent;  // m in [sqrt(1/2), sqrt(2))
+  double m = __builtin_frexp(x, &exponent);
+  if (m < 0x1.6a09e667f3bcdp-1) m = __builtin_ldexp(m, 1), --exponent;  // m in [sqrt(1/2), sqrt(2))
   // log m = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...), |s| <= 0.1716. Terms from s^8/9 on are
   // below 2^-20 of the sum, so a double is enough for them.
   const DoubleDouble s = divide(m - 1, two_sum(m, 1));
   const DoubleDouble s2 = multiply(s, s);
   double tail = 1.0 / 31;
-  for (int n = 29; n >= 9; n -= 2) tail = std::fma(tail, s2.hi, 1.0 / n);
+  for (int n = 29; n >= 9; n -= 2) tail = fma(tail, s2.hi, 1.0 / n);
   constexpr DoubleDouble head[] = {{0x1.2492492492492p-3, 0x1.2492492492492p-57},   // 1/7
                                    {0x1.999999999999ap-3, -0x1.999999999999ap-57},  // 1/5
                                    {0x1.5555555555555p-2, 0x1.5555555555555p-56},   // 1/3
@@ -90,23 +95,23 @@ inline DoubleDouble log(double x) {
   const DoubleDouble log_m = multiply({2 * s.hi, 2 * s.lo}, sum);
   const double e = exponent;
   const DoubleDouble p = two_product(ln2.hi, e);
-  return add(fast_two_sum(p.hi, std::fma(ln2.lo, e, p.lo)), log_m);
+  return add(fast_two_sum(p.hi, fma(ln2.lo, e, p.lo)), log_m);
 }
 
 /// e^t, rounded once: error below 0.5001 ulp unless the result is subnormal.
 inline double exp(DoubleDouble t) {
   if (!(t.hi < 710)) return t.hi + std::numeric_limits<double>::infinity();  // NaN stays NaN
   if (t.hi < -746) return 0;
-  const double k = std::floor(std::fma(t.hi, 0x1.71547652b82fep+0, 0.5));
+  const double k = floor(fma(t.hi, 0x1.71547652b82fep+0, 0.5));
   const DoubleDouble p = two_product(ln2.hi, -k);
-  const DoubleDouble r = add(t, fast_two_sum(p.hi, std::fma(ln2.lo, -k, p.lo)));  // |r| <= 0.347
+  const DoubleDouble r = add(t, fast_two_sum(p.hi, fma(ln2.lo, -k, p.lo)));  // |r| <= 0.347
   // Taylor; terms from r^7/7! on are below 2^-22 of the sum.
   constexpr double inverse_factorial[] = {
       1 / 355687428096000.0, 1 / 20922789888000.0, 1 / 1307674368000.0, 1 / 87178291200.0,
       1 / 6227020800.0,      1 / 479001600.0,      1 / 39916800.0,      1 / 3628800.0,
       1 / 362880.0,          1 / 40320.0,          1 / 5040.0};  // 1/17! .. 1/7!
   double tail = 0;
-  for (const double c : inverse_factorial) tail = std::fma(tail, r.hi, c);
+  for (const double c : inverse_factorial) tail = fma(tail, r.hi, c);
   constexpr DoubleDouble head[] = {{0x1.6c16c16c16c17p-10, -0x1.f49f49f49f49fp-65},  // 1/6!
                                    {0x1.1111111111111p-7, 0x1.1111111111111p-63},    // 1/5!
                                    {0x1.5555555555555p-5, 0x1.5555555555555p-59},    // 1/4!
@@ -116,13 +121,13 @@ inline double exp(DoubleDouble t) {
                                    {1, 0}};
   DoubleDouble sum = {tail, 0};
   for (const DoubleDouble c : head) sum = add(multiply(sum, r), c);
-  return std::ldexp(sum.hi, static_cast<int>(k));  // sum.hi is the rounded sum
+  return __builtin_ldexp(sum.hi, static_cast<int>(k));  // sum.hi is the rounded sum
 }
 
 /// log(base) * numerator / denominator.
 inline DoubleDouble log_power(double base, double numerator, double denominator) {
   const double q = numerator / denominator;
-  const double rest = std::fma(-q, denominator, numerator) / denominator;
+  const double rest = fma(-q, denominator, numerator) / denominator;
   return multiply(log(base), fast_two_sum(q, rest));
 }
 
@@ -145,7 +150,7 @@ inline double exp(double x) { return detail::exp({x, 0}); }
 /// quotient; NaN otherwise. **Error:** below 0.501 ulp while the result is normal; exactly 1 for
 /// base 1 or numerator 0.
 inline double pow(double base, double numerator, double denominator = 1) {
-  if (!(base > 0) || !std::isfinite(base)) return std::numeric_limits<double>::quiet_NaN();
+  if (!(base > 0) || !is_finite(base)) return std::numeric_limits<double>::quiet_NaN();
   return detail::exp(detail::log_power(base, numerator, denominator));
 }
 
@@ -153,7 +158,7 @@ inline double pow(double base, double numerator, double denominator = 1) {
 /// exactly pow(a, a_numerator, a_denominator).
 inline double power_product(double a, double a_numerator, double a_denominator, double b,
                             double b_numerator, double b_denominator) {
-  if (!(a > 0 && b > 0) || !std::isfinite(a) || !std::isfinite(b)) {
+  if (!(a > 0 && b > 0) || !is_finite(a) || !is_finite(b)) {
     return std::numeric_limits<double>::quiet_NaN();
   }
   return detail::exp(detail::add(detail::log_power(a, a_numerator, a_denominator),
@@ -183,13 +188,13 @@ inline SinCos sincos_octant(DoubleDouble a) {
                                   -1 / 720.0,
                                   1 / 24.0};  // -1/18! .. 1/4!
   double s = 0, c = 0;
-  for (const double term : sin_terms) s = std::fma(s, x2, term);
-  for (const double term : cos_terms) c = std::fma(c, x2, term);
+  for (const double term : sin_terms) s = fma(s, x2, term);
+  for (const double term : cos_terms) c = fma(c, x2, term);
   // The low part of the angle enters by its first order: sin' = cos = 1 - x^2/2, cos' = -x.
   const double half = 0.5 * x2;  // exact, so that a fused 1 - half has the same bits
-  const double sin_low = std::fma(product(x, x2), s, product(a.lo, 1 - half));
+  const double sin_low = fma(product(x, x2), s, product(a.lo, 1 - half));
   const double one_minus = 1 - half;
-  const double cos_low = std::fma(product(x2, x2), c, std::fma(-x, a.lo, (1 - one_minus) - half));
+  const double cos_low = fma(product(x2, x2), c, fma(-x, a.lo, (1 - one_minus) - half));
   return {x + sin_low, one_minus + cos_low};
 }
 
@@ -212,7 +217,7 @@ inline SinCos sincos_turns(std::int64_t phase) {
   const auto lo = static_cast<double>(r - static_cast<std::int64_t>(hi));
   const detail::DoubleDouble p = detail::two_product(hi, detail::radians_per_phase.hi);
   const double rest =
-      std::fma(hi, detail::radians_per_phase.lo, std::fma(lo, detail::radians_per_phase.hi, p.lo));
+      fma(hi, detail::radians_per_phase.lo, fma(lo, detail::radians_per_phase.hi, p.lo));
   return detail::rotate_quadrant(detail::sincos_octant({p.hi, rest}), quadrant);
 }
 
@@ -220,18 +225,18 @@ namespace detail {
 
 /// round(2^64 * turns) mod 2^64, for 0 <= turns < 2^50.
 inline std::uint64_t phase_of_turns(DoubleDouble turns) {
-  const double whole = std::floor(turns.hi);
+  const double whole = floor(turns.hi);
   // fraction in [0, 1); its 53 bits times 2^64 are an integer as soon as it is above 2^-12.
-  const double scaled = std::ldexp(turns.hi - whole, 64);
-  const double integer = std::floor(scaled);
-  const double rest = std::floor((scaled - integer) + (std::ldexp(turns.lo, 64) + 0.5));
+  const double scaled = __builtin_ldexp(turns.hi - whole, 64);
+  const double integer = floor(scaled);
+  const double rest = floor((scaled - integer) + (__builtin_ldexp(turns.lo, 64) + 0.5));
   return static_cast<std::uint64_t>(integer) +
          static_cast<std::uint64_t>(static_cast<std::int64_t>(rest));
 }
 
 inline DoubleDouble turns_of_radians(double radians) {
   const DoubleDouble p = two_product(radians, inverse_two_pi.hi);
-  return fast_two_sum(p.hi, std::fma(radians, inverse_two_pi.lo, p.lo));
+  return fast_two_sum(p.hi, fma(radians, inverse_two_pi.lo, p.lo));
 }
 
 }  // namespace detail
@@ -239,7 +244,7 @@ inline DoubleDouble turns_of_radians(double radians) {
 /// Sine and cosine of an angle in radians, |radians| < 2^40. **Error:** below 2e-16 absolute;
 /// relative too within pi / 4.
 inline SinCos sincos(double radians) {
-  const double magnitude = std::fabs(radians);
+  const double magnitude = __builtin_fabs(radians);
   if (magnitude <= 0.785) return detail::sincos_octant({radians, 0});
   const SinCos v = sincos_turns(
       static_cast<std::int64_t>(detail::phase_of_turns(detail::turns_of_radians(magnitude))));

@@ -29,26 +29,25 @@ namespace ropewalk::inline ROPEWALK_ABI {
 class Hasher {
  public:
   Hasher() { XXH64_reset(&state_, 0); }
-  /// (Not inlined: g++ 12 would warn, falsely, of reads beyond small values in users' code.)
-  [[gnu::noinline]] Hasher& bytes(std::span<const std::byte> data) {
-    XXH64_update(&state_, data.data(), data.size());
-    return *this;
-  }
+  Hasher& bytes(std::span<const std::byte> data) { return update(data.data(), data.size()); }
   /// Length first, so that ("ab", "c") and ("a", "bc") differ.
   Hasher& text(std::string_view s) {
     value(static_cast<std::uint64_t>(s.size()));
-    XXH64_update(&state_, s.data(), s.size());
-    return *this;
+    return update(s.data(), s.size());
   }
   template <class T>
   requires(std::integral<T> || std::floating_point<T>) Hasher& value(T v) {
     static_assert(std::endian::native == std::endian::little, "big-endian hosts: swap bytes here");
-    XXH64_update(&state_, &v, sizeof v);
-    return *this;
+    return update(&v, sizeof v);
   }
   std::uint64_t digest() const { return XXH64_digest(&state_); }
 
  private:
+  /// Not inlined: g++ 12 would warn, falsely, of reads beyond small values in users' code.
+  [[gnu::noinline]] Hasher& update(const void* data, std::size_t size) {
+    XXH64_update(&state_, data, size);
+    return *this;
+  }
   XXH64_state_t state_;
 };
 

@@ -38,9 +38,17 @@ inline std::optional<double> parse_real(std::string_view text) {
 
 /// The whole of `text` as a decimal integer that fits 64 bits.
 inline std::optional<std::int64_t> parse_integer(std::string_view text) {
+  const bool negative = !text.empty() && text.front() == '-';
+  if (negative) text.remove_prefix(1);
+  if (text.empty()) return std::nullopt;
   std::int64_t value = 0;
-  const auto end = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (end.ec != std::errc() || end.ptr != text.data() + text.size()) return std::nullopt;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return std::nullopt;
+    const std::int64_t digit = negative ? '0' - c : c - '0';
+    if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, digit, &value)) {
+      return std::nullopt;
+    }
+  }
   return value;
 }
 

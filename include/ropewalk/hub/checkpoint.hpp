@@ -3,9 +3,9 @@
 /// \file
 /// load_checkpoint: from a path to a model, whatever its format.
 
-#include <sys/stat.h>
-
 #include <string>
+
+#include <sys/stat.h>
 
 #include "ropewalk/hub/checkpoint_data.hpp"
 #include "ropewalk/hub/hf_checkpoint.hpp"

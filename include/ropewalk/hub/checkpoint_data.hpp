@@ -21,9 +21,9 @@ struct Checkpoint {
   /// Of the names, shapes and float32 bits of all parameters: the same for a lossless copy in
   /// another dtype or container.
   std::uint64_t weights_hash = 0;
-  std::string dtype;                ///< of the matrices in the file: f32, bf16, f16
-  std::string tokenizer_path;       ///< the tokenizer that the model folder brings, or empty
-  std::vector<std::string> notes;   ///< remarks for the user: defaults taken, things ignored
+  std::string dtype;               ///< of the matrices in the file: f32, bf16, f16
+  std::string tokenizer_path;      ///< the tokenizer that the model folder brings, or empty
+  std::vector<std::string> notes;  ///< remarks for the user: defaults taken, things ignored
 };
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

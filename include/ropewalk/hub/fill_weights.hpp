@@ -38,8 +38,10 @@ struct FiniteScan {
           .file = file,
           .where = "element " + std::to_string(first),
           .field = tensor,
-          .found = std::string(nan ? "NaN" : (bits >> 31) != 0 ? "-infinity" : "infinity") + "; " +
-                   std::to_string(count) + " of " + std::to_string(size) +
+          .found = std::string(nan                 ? "NaN"
+                               : (bits >> 31) != 0 ? "-infinity"
+                                                   : "infinity") +
+                   "; " + std::to_string(count) + " of " + std::to_string(size) +
                    " values are not finite",
           .expected = "finite weights",
           .fix = "Get the file again, or the checkpoint from before the training diverged"});

@@ -47,11 +47,11 @@ inline LlamaShapes llama_shapes(const LlamaConfig& c) {
                                .gate_proj = {F, C},
                                .up_proj = {F, C},
                                .down_proj = {C, F}};
-  return {.embed_tokens = {c.vocab_size, C},
-          .layers = std::vector<LlamaLayerShapes>(static_cast<std::size_t>(c.num_hidden_layers),
-                                                  layer),
-          .norm = {C, 0},
-          .lm_head = {c.vocab_size, C}};
+  return {
+      .embed_tokens = {c.vocab_size, C},
+      .layers = std::vector<LlamaLayerShapes>(static_cast<std::size_t>(c.num_hidden_layers), layer),
+      .norm = {C, 0},
+      .lm_head = {c.vocab_size, C}};
 }
 
 /// Checks dtype and shape of a tensor that the model needs.
@@ -80,9 +80,15 @@ inline void check_hf_tensor(const std::string& file, const SafetensorsTensor& t,
   }
 }
 
+/// `known`: sorted names of all parameters; what else is stored may be the missing one misspelt.
 [[noreturn]] inline void fail_missing_tensor(const std::string& path, const HfTensors& tensors,
-                                             const std::string& name) {
-  const std::string near = nearest(name, tensors.names());
+                                             const std::string& name,
+                                             const std::vector<std::string>& known) {
+  std::vector<std::string_view> others = tensors.names();
+  std::erase_if(others, [&known](std::string_view other) {
+    return std::binary_search(known.begin(), known.end(), other);
+  });
+  const std::string near = nearest(name, others);
   fail({.kind = ErrorClass::mismatch,
         .file = path,
         .field = "tensor " + escaped(name),
@@ -125,8 +131,8 @@ inline void check_tied_copies(HfTensors& tensors, const HfTensors::Tensor& embed
                               const HfTensors::Tensor& head) {
   constexpr std::size_t chunk = std::size_t{1} << 20;
   const std::uint64_t size = embedding.info->end - embedding.info->begin;
-  bool equal = embedding.info->dtype == head.info->dtype &&
-               size == head.info->end - head.info->begin;
+  bool equal =
+      embedding.info->dtype == head.info->dtype && size == head.info->end - head.info->begin;
   std::vector<std::byte> a(chunk), b(chunk);
   for (std::uint64_t at = 0; equal && at < size; at += chunk) {
     const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, size - at));
@@ -171,10 +177,15 @@ inline Checkpoint load_hf_folder(const std::string& folder) {
   std::size_t used = 0;
   DType dtype = DType::f32;
   detail::LlamaShapes shapes = detail::llama_shapes(out.config);
+  std::vector<std::string> known{head};
+  for_each_parameter(
+      out.config, shapes,
+      [&](const std::string& name, const detail::ParameterShape&) { known.push_back(name); });
+  std::sort(known.begin(), known.end());
   for_each_parameter(out.config, shapes,
                      [&](const std::string& name, const detail::ParameterShape& shape) {
                        const auto t = tensors.find(stored_name(name));
-                       if (!t) detail::fail_missing_tensor(folder, tensors, name);
+                       if (!t) detail::fail_missing_tensor(folder, tensors, name, known);
                        detail::check_hf_tensor(tensors.file_of(*t), *t->info, shape);
                        if (shape.inputs != 0) dtype = *float_dtype(*t->info);
                        ++used;
@@ -189,13 +200,6 @@ inline Checkpoint load_hf_folder(const std::string& folder) {
   std::vector<std::string_view> names = tensors.names();
   if (names.size() != used) {
     std::sort(names.begin(), names.end());
-    std::vector<std::string> known;
-    for_each_parameter(out.config, shapes,
-                       [&](const std::string& name, const detail::ParameterShape&) {
-                         known.push_back(name);
-                       });
-    known.push_back(head);
-    std::sort(known.begin(), known.end());
     for (const std::string_view name : names) {
       if (std::binary_search(known.begin(), known.end(), name)) continue;
       const std::string text(name);

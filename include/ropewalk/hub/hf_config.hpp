@@ -172,15 +172,15 @@ inline HfConfig parse_hf_config(const JsonView& root) {
   c.num_attention_heads = positive("num_attention_heads");
   c.vocab_size = positive("vocab_size");
   c.max_position_embeddings = positive("max_position_embeddings");
-  c.num_key_value_heads = root.find("num_key_value_heads") ? positive("num_key_value_heads")
-                                                           : c.num_attention_heads;
+  c.num_key_value_heads =
+      root.find("num_key_value_heads") ? positive("num_key_value_heads") : c.num_attention_heads;
   if (root.find("head_dim")) {
     c.head_dim = positive("head_dim");
   } else {
     if (c.hidden_size % c.num_attention_heads != 0) {
-      root.at("hidden_size").refuse("a multiple of num_attention_heads = " +
-                                        std::to_string(c.num_attention_heads),
-                                    "Give head_dim if it is not hidden_size / num_attention_heads");
+      root.at("hidden_size")
+          .refuse("a multiple of num_attention_heads = " + std::to_string(c.num_attention_heads),
+                  "Give head_dim if it is not hidden_size / num_attention_heads");
     }
     c.head_dim = c.hidden_size / c.num_attention_heads;
   }

@@ -99,8 +99,8 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
     for (std::size_t i = 0; i < members.keys.size(); ++i) {
       if (members.keys[i] == "full_attention" || members.keys[i] == "sliding_attention") {
         dict->member(members.keys[i], members.values[i])
-            .refuse("one set of keys for all layers",
-                    "Settings per layer type are not supported", ErrorClass::unsupported);
+            .refuse("one set of keys for all layers", "Settings per layer type are not supported",
+                    ErrorClass::unsupported);
       }
     }
   }
@@ -122,7 +122,8 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
   }
 
   ModelRope model{.max_position_embeddings = max_position_embeddings};
-  std::optional<double> theta, outer_theta = detail::first_number(root, {"rope_theta", "rotary_emb_base"});
+  std::optional<double> theta,
+      outer_theta = detail::first_number(root, {"rope_theta", "rotary_emb_base"});
   if (dict) theta = detail::first_number(*dict, {"rope_theta"});
   if (theta && outer_theta && *theta != *outer_theta) {
     notes.push_back("rope_theta is " + number_text(*theta) + " in " + where + " and " +
@@ -148,8 +149,8 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
   }
 
   std::vector<KeyValue> values{{"rope_theta", number_text(model.rope_theta)}};
-  const bool has_length = type == "yarn" || type == "yarn_paper" || type == "llama3" ||
-                          type == "ntk_by_parts";
+  const bool has_length =
+      type == "yarn" || type == "yarn_paper" || type == "llama3" || type == "ntk_by_parts";
   const auto outer_length = root.find("original_max_position_embeddings");
   std::int64_t length = max_position_embeddings;
   if (has_length) {

@@ -74,9 +74,7 @@ class AtomicFile {
       done += static_cast<std::size_t>(n);
     }
   }
-  void write(std::string_view text) {
-    write(std::as_bytes(std::span(text.data(), text.size())));
-  }
+  void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
 
   /// fsync, rename, fsync of the folder. Call once, last.
   void commit() {

@@ -3,10 +3,6 @@
 /// \file
 /// ByteSource: bytes of a file or of memory, read into spans that the caller owns.
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <concepts>
@@ -19,6 +15,10 @@
 #include <system_error>
 #include <utility>
 #include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "ropewalk/core/checked.hpp"
 #include "ropewalk/core/error.hpp"
@@ -118,8 +118,8 @@ class FileSource {
   const std::string& name() const { return name_; }
 
   /// Fills `out` with the bytes from `offset` on.
-  /// \throws Error(format) when they lie beyond the end, Error(io) when the file shrank meanwhile or
-  /// the read fails.
+  /// \throws Error(format) when they lie beyond the end, Error(io) when the file shrank meanwhile
+  /// or the read fails.
   void read(std::uint64_t offset, std::span<std::byte> out) const {
     detail::check_extent(offset, out.size(), size_, name_);
     std::size_t done = 0;
@@ -133,8 +133,8 @@ class FileSource {
               .file = name_,
               .where = "byte " + std::to_string(offset + done),
               .found = n < 0 ? os_error_text(errno) : "the end of the file",
-              .expected = std::to_string(out.size() - done) + " more bytes of " +
-                          std::to_string(size_),
+              .expected =
+                  std::to_string(out.size() - done) + " more bytes of " + std::to_string(size_),
               .fix = n < 0 ? "" : "Let no other program write to the file: it shrank"});
       }
       done += static_cast<std::size_t>(n);

@@ -33,7 +33,9 @@ enum class FileKind {
 /// The kind of a file of `size` bytes that begins with `head` (64 bytes are enough).
 constexpr FileKind file_kind(std::string_view head, std::uint64_t size) {
   if (size == 0) return FileKind::empty;
-  const auto begins = [head](std::string_view magic) { return head.substr(0, magic.size()) == magic; };
+  const auto begins = [head](std::string_view magic) {
+    return head.substr(0, magic.size()) == magic;
+  };
   if (begins("version https://git-lfs")) return FileKind::git_lfs_pointer;
   if (begins("GGUF") || begins("lmgg") || begins("tjgg")) return FileKind::gguf;
   if (begins("PK\x03\x04")) return FileKind::zip;
@@ -41,8 +43,8 @@ constexpr FileKind file_kind(std::string_view head, std::uint64_t size) {
   if (begins("\x93NUMPY")) return FileKind::numpy;
   if (begins("24ka")) return FileKind::llama2c_versioned;
   // A length of at most 100 MB in 8 bytes, then JSON.
-  if (head.size() >= 10 && head.substr(4, 4) == std::string_view("\0\0\0\0", 4) &&
-      head[8] == '{' && (head[9] == '"' || head[9] == '}' || head[9] == ' ')) {
+  if (head.size() >= 10 && head.substr(4, 4) == std::string_view("\0\0\0\0", 4) && head[8] == '{' &&
+      (head[9] == '"' || head[9] == '}' || head[9] == ' ')) {
     return FileKind::safetensors;
   }
   // The third byte keeps a llama2.c header of dim 640 (80 02 00 00) from looking like a pickle.
@@ -77,18 +79,30 @@ FileKind file_kind(const S& source) {
 /// For messages: "found ...". Empty for unknown.
 constexpr std::string_view file_kind_text(FileKind kind) {
   switch (kind) {
-    case FileKind::unknown: return "";
-    case FileKind::empty: return "an empty file";
-    case FileKind::git_lfs_pointer: return "a git-lfs pointer, not the file it points to";
-    case FileKind::html: return "an HTML page";
-    case FileKind::json: return "a JSON text";
-    case FileKind::gguf: return "a GGUF file";
-    case FileKind::gzip: return "a gzip archive";
-    case FileKind::zip: return "a zip archive (PyTorch checkpoints are such)";
-    case FileKind::pickle: return "a Python pickle";
-    case FileKind::safetensors: return "a safetensors file";
-    case FileKind::numpy: return "a NumPy file";
-    case FileKind::llama2c_versioned: return "a llama2.c file of export version 1 or 2";
+    case FileKind::unknown:
+      return "";
+    case FileKind::empty:
+      return "an empty file";
+    case FileKind::git_lfs_pointer:
+      return "a git-lfs pointer, not the file it points to";
+    case FileKind::html:
+      return "an HTML page";
+    case FileKind::json:
+      return "a JSON text";
+    case FileKind::gguf:
+      return "a GGUF file";
+    case FileKind::gzip:
+      return "a gzip archive";
+    case FileKind::zip:
+      return "a zip archive (PyTorch checkpoints are such)";
+    case FileKind::pickle:
+      return "a Python pickle";
+    case FileKind::safetensors:
+      return "a safetensors file";
+    case FileKind::numpy:
+      return "a NumPy file";
+    case FileKind::llama2c_versioned:
+      return "a llama2.c file of export version 1 or 2";
   }
   return "";
 }
@@ -96,19 +110,28 @@ constexpr std::string_view file_kind_text(FileKind kind) {
 /// What to do about it: one sentence.
 constexpr std::string_view file_kind_advice(FileKind kind) {
   switch (kind) {
-    case FileKind::empty: return "Get the file again: the download or copy is empty";
-    case FileKind::git_lfs_pointer: return "Run `git lfs pull` in the repository it comes from";
-    case FileKind::html: return "Download the file itself rather than the web page about it";
-    case FileKind::json: return "Download the file itself: this may be a server's error message";
+    case FileKind::empty:
+      return "Get the file again: the download or copy is empty";
+    case FileKind::git_lfs_pointer:
+      return "Run `git lfs pull` in the repository it comes from";
+    case FileKind::html:
+      return "Download the file itself rather than the web page about it";
+    case FileKind::json:
+      return "Download the file itself: this may be a server's error message";
     case FileKind::gguf:
       return "Use the model's Hugging Face folder with safetensors: GGUF is not supported yet";
     case FileKind::gzip:
-    case FileKind::zip: return "Unpack it, or save the model as safetensors";
-    case FileKind::pickle: return "Save the model as safetensors: pickles are never read";
-    case FileKind::safetensors: return "Name the folder that holds it and its config.json";
-    case FileKind::llama2c_versioned: return "Export it with version 0 (float32)";
+    case FileKind::zip:
+      return "Unpack it, or save the model as safetensors";
+    case FileKind::pickle:
+      return "Save the model as safetensors: pickles are never read";
+    case FileKind::safetensors:
+      return "Name the folder that holds it and its config.json";
+    case FileKind::llama2c_versioned:
+      return "Export it with version 0 (float32)";
     case FileKind::numpy:
-    case FileKind::unknown: return "";
+    case FileKind::unknown:
+      return "";
   }
   return "";
 }

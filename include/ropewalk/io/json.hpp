@@ -99,10 +99,13 @@ inline std::string json_found_text(const Json& v) {
   if (const std::string* s = v.if_string()) return "the string " + escaped(*s);
   if (const JsonNumber* n = v.if_number()) {
     switch (n->form) {
-      case JsonNumber::Form::natural: return std::to_string(n->natural);
-      case JsonNumber::Form::negative: return std::to_string(n->integer);
+      case JsonNumber::Form::natural:
+        return std::to_string(n->natural);
+      case JsonNumber::Form::negative:
+        return std::to_string(n->integer);
       case JsonNumber::Form::huge:
-      case JsonNumber::Form::real: return number_text(n->real);
+      case JsonNumber::Form::real:
+        return number_text(n->real);
     }
   }
   return json_type_text(v);
@@ -214,15 +217,16 @@ class JsonTreeBuilder {
   void number(const JsonPath&, JsonNumber v) { put(Json(v)); }
   void string(const JsonPath&, std::string v) { put(Json(std::move(v))); }
   void key(const JsonPath&, std::string v) { keys_.back() = std::move(v); }
-  void begin_object(const JsonPath&) { open(Json(Json::Object())); }
-  void begin_array(const JsonPath&) { open(Json(Json::Array())); }
+  void begin_object(const JsonPath&) { open(Json::Object()); }
+  void begin_array(const JsonPath&) { open(Json::Array()); }
   void end_object(const JsonPath&) { close(); }
   void end_array(const JsonPath&) { close(); }
   Json take() { return std::move(root_); }
 
  private:
-  void open(Json v) {
-    open_.push_back(std::move(v));
+  template <class Container>
+  void open(Container empty) {
+    open_.emplace_back(std::move(empty));
     keys_.emplace_back();
   }
   void close() {

@@ -9,7 +9,6 @@
 #include <iterator>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -46,18 +45,19 @@ struct JsonNumber {
 /// A JSON pointer (RFC 6901) that grows and shrinks with the parser.
 class JsonPath {
  public:
-  void enter_object() { steps_.push_back({.is_array = false}); }
-  void enter_array() { steps_.push_back({.is_array = true}); }
-  void leave() { steps_.pop_back(); }
-  void set_key(std::string key) { steps_.back().key = std::move(key); }
+  void enter_object() { enter(false); }
+  void enter_array() { enter(true); }
+  void leave() { --depth_; }
+  void set_key(std::string_view key) { steps_[depth_ - 1].key.assign(key); }
   void next_element() {
-    if (!steps_.empty() && steps_.back().is_array) ++steps_.back().index;
+    if (depth_ > 0 && steps_[depth_ - 1].is_array) ++steps_[depth_ - 1].index;
   }
-  std::size_t depth() const { return steps_.size(); }
+  std::size_t depth() const { return depth_; }
   /// "/" + steps; "" is the whole text.
   std::string pointer() const {
     std::string out;
-    for (const Step& s : steps_) {
+    for (std::size_t i = 0; i < depth_; ++i) {
+      const Step& s = steps_[i];
       if (s.is_array) {
         if (s.index >= 0) out += "/" + std::to_string(s.index);
         continue;
@@ -87,7 +87,15 @@ class JsonPath {
     std::int64_t index = -1;
     std::string key = {};
   };
-  std::vector<Step> steps_;
+  void enter(bool is_array) {
+    if (depth_ == steps_.size()) steps_.emplace_back();
+    Step& s = steps_[depth_++];
+    s.is_array = is_array;
+    s.index = -1;
+    s.key.clear();
+  }
+  std::vector<Step> steps_;  // the first depth_ are in use, the rest is kept for reuse
+  std::size_t depth_ = 0;
 };
 
 namespace detail {
@@ -122,6 +130,59 @@ class CountingIterator {
   const char** progress_;
 };
 
+/// Keys of one object by their hashes: eight bytes a key, whatever their length. Two keys of equal
+/// hash would be taken for duplicates; by chance that does not happen.
+class KeySet {
+ public:
+  void clear() {
+    count_ = 0;
+    if (slots_.size() > few) {
+      slots_.assign(few, 0);
+    } else {
+      slots_.resize(few);
+    }
+  }
+  /// False when the key is there already.
+  bool insert(std::uint64_t hash) {
+    hash |= 1;  // 0 marks a free slot
+    if (count_ < few && slots_.size() == few) {
+      if (std::find(slots_.begin(), slots_.begin() + static_cast<std::ptrdiff_t>(count_), hash) !=
+          slots_.begin() + static_cast<std::ptrdiff_t>(count_)) {
+        return false;
+      }
+      slots_[count_++] = hash;
+      return true;
+    }
+    if (2 * (count_ + 1) > slots_.size() || slots_.size() == few) grow();
+    return place(hash);
+  }
+
+ private:
+  static constexpr std::size_t few = 16;  // searched one by one
+
+  bool place(std::uint64_t hash) {
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t i = (hash >> 8) & mask;; i = (i + 1) & mask) {
+      if (slots_[i] == hash) return false;
+      if (slots_[i] != 0) continue;
+      slots_[i] = hash;
+      ++count_;
+      return true;
+    }
+  }
+  void grow() {
+    std::vector<std::uint64_t> old(slots_.size() * 4, 0);
+    old.swap(slots_);
+    const std::size_t used = old.size() == few ? count_ : old.size();
+    count_ = 0;
+    for (std::size_t i = 0; i < used; ++i) {
+      if (old[i] != 0) place(old[i]);
+    }
+  }
+  std::vector<std::uint64_t> slots_;
+  std::size_t count_ = 0;
+};
+
 /// nlohmann's SAX interface on our rules: depth, duplicate keys, long strings and numbers.
 template <class Handler>
 class JsonSax {
@@ -134,11 +195,19 @@ class JsonSax {
 
   JsonSax(std::string_view text, const char* const* progress, const JsonLimits& limits,
           const std::string& file, std::uint64_t base, Handler& handler)
-      : text_(text), progress_(progress), limits_(limits), file_(file), base_(base),
+      : text_(text),
+        progress_(progress),
+        limits_(limits),
+        file_(file),
+        base_(base),
         handler_(handler) {}
 
-  bool null() { return value([&] { handler_.null(path_); }); }
-  bool boolean(bool v) { return value([&] { handler_.boolean(path_, v); }); }
+  bool null() {
+    return value([&] { handler_.null(path_); });
+  }
+  bool boolean(bool v) {
+    return value([&] { handler_.boolean(path_, v); });
+  }
   bool number_integer(number_integer_t v) {
     JsonNumber n{.form = JsonNumber::Form::negative, .integer = v, .real = static_cast<double>(v)};
     // The lexer says -0 with this event too; as an integer it would lose its sign.
@@ -147,17 +216,16 @@ class JsonSax {
   }
   bool number_unsigned(number_unsigned_t v) {
     return value([&] {
-      handler_.number(path_, {.form = JsonNumber::Form::natural,
-                              .natural = v,
-                              .real = static_cast<double>(v)});
+      handler_.number(
+          path_, {.form = JsonNumber::Form::natural, .natural = v, .real = static_cast<double>(v)});
     });
   }
   bool number_float(number_float_t v, const string_t& digits) {
     return value([&] {
       check_length("number", digits.size(), limits_.max_digits);
       const bool integral = digits.find_first_not_of("-0123456789") == std::string::npos;
-      handler_.number(path_, {.form = integral ? JsonNumber::Form::huge : JsonNumber::Form::real,
-                              .real = v});
+      handler_.number(
+          path_, {.form = integral ? JsonNumber::Form::huge : JsonNumber::Form::real, .real = v});
     });
   }
   bool string(string_t& v) {
@@ -172,12 +240,13 @@ class JsonSax {
     check_depth();
     handler_.begin_object(path_);
     path_.enter_object();
-    keys_.emplace_back();
+    if (num_open_objects_ == keys_.size()) keys_.emplace_back();
+    keys_[num_open_objects_++].clear();
     return true;
   }
   bool key(string_t& v) {
     check_length("key", v.size(), limits_.max_string);
-    const bool fresh = keys_.back().insert(XXH64(v.data(), v.size(), 0)).second;
+    const bool fresh = keys_[num_open_objects_ - 1].insert(XXH64(v.data(), v.size(), 0));
     path_.set_key(v);
     if (!fresh) {
       fail({.kind = ErrorClass::format,
@@ -192,7 +261,7 @@ class JsonSax {
     return true;
   }
   bool end_object() {
-    keys_.pop_back();
+    --num_open_objects_;
     path_.leave();
     handler_.end_object(path_);
     return true;
@@ -233,8 +302,8 @@ class JsonSax {
       }
       what.resize(cut);
     }
-    const bool at_end = consumed() >= text_.size() &&
-                        what.find("unexpected end of input") != std::string::npos;
+    const bool at_end =
+        consumed() >= text_.size() && what.find("unexpected end of input") != std::string::npos;
     fail({.kind = ErrorClass::format,
           .file = file_,
           .where = position(at_end ? text_.size() : consumed() - (consumed() > 0 ? 1 : 0)),
@@ -286,7 +355,8 @@ class JsonSax {
   std::uint64_t base_;
   Handler& handler_;
   JsonPath path_;
-  std::vector<std::unordered_set<std::uint64_t>> keys_;  // hashes: 2^20 names cost little
+  std::vector<KeySet> keys_;  // of the open objects; the rest is kept for reuse
+  std::size_t num_open_objects_ = 0;
 };
 
 }  // namespace detail
@@ -296,7 +366,8 @@ class JsonSax {
 /// begin_array(path), end_array(path). `path` points to the value; for key() to its value-to-be.
 /// Stricter than RFC 8259: no duplicate keys at any depth, no numbers beyond double, no byte order
 /// mark. `base_offset` is where the text lies in `file`, for messages.
-/// \throws Error(format) or Error(limit) with byte offset, line and column; what the handler throws.
+/// \throws Error(format) or Error(limit) with byte offset, line and column; what the handler
+/// throws.
 /// **Cost:** linear; no recursion.
 template <class Handler>
 void parse_json_events(std::string_view text, const std::string& file, const JsonLimits& limits,

@@ -14,8 +14,8 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, so the result is
-/// always valid JSON.
+/// `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD, so the result
+/// is always valid JSON.
 inline std::string json_escape(std::string_view text) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out = "\"";
@@ -61,9 +61,6 @@ inline std::string json_number(double value) {
 }
 
 template <std::integral T>
-  requires(!std::same_as<T, bool>)
-std::string json_number(T value) {
-  return std::to_string(value);
-}
+requires(!std::same_as<T, bool>) std::string json_number(T value) { return std::to_string(value); }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -59,8 +59,7 @@ inline void check_llama2c_field(const std::string& file, std::size_t index, cons
         .where = "byte " + std::to_string(4 * index),
         .field = field,
         .found = std::to_string(value),
-        .expected = value < 1 ? std::string("at least 1")
-                              : "at most " + std::to_string(limit),
+        .expected = value < 1 ? std::string("at least 1") : "at most " + std::to_string(limit),
         .fix = "Give a llama2.c checkpoint of export version 0: this header is not one"});
 }
 
@@ -108,7 +107,8 @@ inline Llama2cHeader read_llama2c_header(const std::array<std::int32_t, 7>& raw,
 }  // namespace detail
 
 /// Reads and checks the header, and that the file is exactly as long as it says.
-/// \throws Error(format) or Error(limit) with the byte offset, Error(unsupported) for versions 1, 2.
+/// \throws Error(format) or Error(limit) with the byte offset, Error(unsupported) for versions
+/// 1, 2.
 template <ByteSource S>
 Llama2cLayout read_llama2c_layout(const S& source) {
   refuse_other_kinds(source, FileKind::unknown, "a llama2.c checkpoint");

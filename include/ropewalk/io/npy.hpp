@@ -76,8 +76,8 @@ NpyMatrix read_npy(const S& source) {
   out.columns = number();
   const std::string expected = npy_header(out.rows, out.columns);
   const index_t count = checked_mul(out.rows, out.columns, "array size");
-  const std::uint64_t bytes = checked_mul<std::uint64_t>(static_cast<std::uint64_t>(count), 8,
-                                                         "array size in bytes");
+  const std::uint64_t bytes =
+      checked_mul<std::uint64_t>(static_cast<std::uint64_t>(count), 8, "array size in bytes");
   if (head.compare(0, expected.size(), expected) != 0) refuse(escaped(head));
   if (source.size() - expected.size() != bytes) {
     refuse(std::to_string(source.size() - expected.size()) + " bytes of data for " +

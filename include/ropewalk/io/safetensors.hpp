@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,11 +26,11 @@ struct SafetensorsDType {
 };
 
 inline constexpr std::array<SafetensorsDType, 22> safetensors_dtypes{{
-    {"BOOL", 8},      {"F4", 4},       {"F6_E2M3", 6},      {"F6_E3M2", 6},      {"U8", 8},
-    {"I8", 8},        {"F8_E5M2", 8},  {"F8_E4M3", 8},      {"F8_E8M0", 8},      {"F8_E4M3FNUZ", 8},
-    {"F8_E5M2FNUZ", 8}, {"I16", 16},   {"U16", 16},         {"F16", 16},         {"BF16", 16},
-    {"I32", 32},      {"U32", 32},     {"F32", 32},         {"C64", 64},         {"F64", 64},
-    {"I64", 64},      {"U64", 64},
+    {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+    {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+    {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+    {"I64", 64},        {"U64", 64},
 }};
 
 /// Limits beyond those of the format itself.
@@ -104,8 +104,8 @@ class SafetensorsHeaderReader {
       }
       if (field_ == Field::shape) {
         if (n.natural > limits_.max_dim) {
-          refuse(path, std::to_string(n.natural),
-                 "at most " + std::to_string(limits_.max_dim), ErrorClass::limit);
+          refuse(path, std::to_string(n.natural), "at most " + std::to_string(limits_.max_dim),
+                 ErrorClass::limit);
         }
         if (tensor_.shape.size() == limits_.max_rank) {
           refuse(path, "more dimensions", "a rank of at most " + std::to_string(limits_.max_rank),
@@ -211,14 +211,17 @@ class SafetensorsHeaderReader {
   void scalar(const JsonPath& path, const std::string& found) {
     if (skipping(path)) return;
     switch (path.depth()) {
-      case 0: refuse(path, found, "an object of tensors");
-      case 1: refuse(path, found, in_metadata_ ? "an object of strings" : "a tensor: an object");
+      case 0:
+        refuse(path, found, "an object of tensors");
+      case 1:
+        refuse(path, found, in_metadata_ ? "an object of strings" : "a tensor: an object");
       case 2:
         refuse(path, found,
                in_metadata_             ? "a string"
                : field_ == Field::dtype ? "the name of a dtype"
                                         : "an array of integers of at least 0");
-      default: refuse(path, found, "an integer of at least 0");
+      default:
+        refuse(path, found, "an integer of at least 0");
     }
   }
   [[noreturn]] void refuse(const JsonPath& path, std::string found, std::string expected,
@@ -251,8 +254,8 @@ class SafetensorsHeaderReader {
     }
     tensor_.elements = none ? 0 : elements;
     std::uint64_t bits = 0;
-    if (__builtin_mul_overflow(tensor_.elements, std::uint64_t{safetensors_dtypes[tensor_.dtype].bits},
-                               &bits)) {
+    if (__builtin_mul_overflow(tensor_.elements,
+                               std::uint64_t{safetensors_dtypes[tensor_.dtype].bits}, &bits)) {
       refuse(path, "the shape " + shape_text(tensor_.shape), "fewer than 2^64 bits",
              ErrorClass::limit);
     }
@@ -260,8 +263,7 @@ class SafetensorsHeaderReader {
         "data_offsets [" + std::to_string(tensor_.begin) + ", " + std::to_string(tensor_.end) + "]";
     if (tensor_.end < tensor_.begin) refuse(path, range, "BEGIN <= END");
     if (bits % 8 != 0 || tensor_.end - tensor_.begin != bits / 8) {
-      refuse(path,
-             range + ", " + std::to_string(tensor_.end - tensor_.begin) + " bytes",
+      refuse(path, range + ", " + std::to_string(tensor_.end - tensor_.begin) + " bytes",
              (bits % 8 != 0 ? std::to_string(bits) + " bits, which are no whole bytes,"
                             : std::to_string(bits / 8) + " bytes") +
                  " for " + std::string(tensor_.dtype_name()) + " " + shape_text(tensor_.shape));
@@ -283,11 +285,13 @@ class SafetensorsHeaderReader {
 /// Sorts by data and checks that the ranges cover the data exactly: no hole, no overlap, no rest.
 inline void check_safetensors_coverage(SafetensorsIndex& index, std::uint64_t data_size) {
   auto& tensors = index.tensors;
-  std::sort(tensors.begin(), tensors.end(),
-            [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
-              if (a.begin != b.begin) return a.begin < b.begin;
-              return a.end != b.end ? a.end < b.end : a.name < b.name;
-            });
+  const auto before = [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+  };
+  // Writers store the names in this order, as a rule.
+  if (!std::is_sorted(tensors.begin(), tensors.end(), before)) {
+    std::stable_sort(tensors.begin(), tensors.end(), before);
+  }
   const auto refuse = [&index](std::uint64_t at, std::string field, std::string found,
                                std::string expected, std::string fix) {
     fail({.kind = ErrorClass::format,
@@ -309,15 +313,14 @@ inline void check_safetensors_coverage(SafetensorsIndex& index, std::uint64_t da
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const SafetensorsTensor& t = tensors[i];
     if (t.begin != end) {
-      const std::string before =
+      const std::string last =
           i == 0 ? std::string("the start") : "tensor " + escaped(tensors[i - 1].name);
       const bool shared = i > 0 && tensors[i - 1].begin == t.begin && tensors[i - 1].end == t.end;
       refuse(std::min(end, t.begin), "tensor " + escaped(t.name),
-             t.begin > end ? "a hole of " + std::to_string(t.begin - end) + " bytes after " + before
-                           : "an overlap of " + std::to_string(end - t.begin) + " bytes with " +
-                                 before,
-             "data without holes and overlaps",
-             shared ? "Store tied weights once" : "");
+             t.begin > end
+                 ? "a hole of " + std::to_string(t.begin - end) + " bytes after " + last
+                 : "an overlap of " + std::to_string(end - t.begin) + " bytes with " + last,
+             "data without holes and overlaps", shared ? "Store tied weights once" : "");
     }
     end = t.end;
   }
@@ -350,10 +353,9 @@ template <ByteSource S>
 template <ByteSource S>
 SafetensorsIndex read_safetensors_index(const S& source, const SafetensorsLimits& limits = {}) {
   if (source.size() < 8) {
-    detail::fail_safetensors_start(source, ErrorClass::format,
-                                   std::to_string(source.size()) + " bytes",
-                                   "at least 8 bytes: the length of the header",
-                                   "Get the file again: it is truncated");
+    detail::fail_safetensors_start(
+        source, ErrorClass::format, std::to_string(source.size()) + " bytes",
+        "at least 8 bytes: the length of the header", "Get the file again: it is truncated");
   }
   const auto length = read_value<std::uint64_t>(source, 0);
   if (length > limits.max_header) {
@@ -365,12 +367,11 @@ SafetensorsIndex read_safetensors_index(const S& source, const SafetensorsLimits
                 : "Check that this is a safetensors file");
   }
   if (length == 0 || length > source.size() - 8) {
-    detail::fail_safetensors_start(
-        source, ErrorClass::format,
-        "a header of " + std::to_string(length) + " bytes in a file of " +
-            std::to_string(source.size()),
-        length == 0 ? "a header" : "a header that ends within the file",
-        length == 0 ? "" : "Get the file again: it is truncated");
+    detail::fail_safetensors_start(source, ErrorClass::format,
+                                   "a header of " + std::to_string(length) +
+                                       " bytes in a file of " + std::to_string(source.size()),
+                                   length == 0 ? "a header" : "a header that ends within the file",
+                                   length == 0 ? "" : "Get the file again: it is truncated");
   }
   SafetensorsIndex out;
   out.file = source.name();

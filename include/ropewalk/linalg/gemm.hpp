@@ -61,6 +61,11 @@ template <class Arch, std::size_t Rows, std::size_t Vectors, class Epilogue>
 void finish_tile(const float* a, index_t lda, const float* b, index_t ldb, index_t depth,
                  index_t row, index_t column, const Epilogue& epilogue) {
   simd::Floats<Arch> acc[Rows][Vectors];
+  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      acc[r][v] = simd::Floats<Arch>(0.0f);
+    });
+  });
   multiply_tile<Arch, Rows, Vectors>(a + row * lda, lda, b, ldb, depth, acc);
   simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
     simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {

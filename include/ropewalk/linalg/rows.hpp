@@ -19,7 +19,7 @@ void rmsnorm(const float* x, index_t ldx, index_t rows, index_t size, const floa
              double eps, float* y, index_t ldy) noexcept {
   using V = simd::Floats<Arch>;
   for (index_t r = 0; r < rows; ++r, x += ldx, y += ldy) {
-    V squares;
+    V squares(0.0f);
     for (index_t i = 0; i < size; i += simd::lanes) {
       const V v = V::load_part(x + i, size - i);
       squares = fma(v, v, squares);

@@ -15,7 +15,7 @@ inline constexpr double two_pi = 0x1.921fb54442d18p+2;
 /// `blend` mixes the two; both ends give their frequency bit for bit, and so do equal frequencies.
 inline double blend(double interpolated, double original, double weight) {
   if (weight == 1) return original;
-  return std::fma(weight, original - interpolated, interpolated);
+  return elementary::fma(weight, original - interpolated, interpolated);
 }
 
 /// x limited to [0, 1].
@@ -42,7 +42,7 @@ inline CorrectionRange correction_range(double fast, double slow, double rope_th
                                         std::int64_t length, index_t rotary_dim, bool truncate) {
   CorrectionRange r = {correction_index(fast, rope_theta, length, rotary_dim),
                        correction_index(slow, rope_theta, length, rotary_dim)};
-  if (truncate) r = {std::floor(r.low), std::ceil(r.high)};
+  if (truncate) r = {elementary::floor(r.low), elementary::ceil(r.high)};
   const auto last = static_cast<double>(rotary_dim - 1);
   if (r.low < 0) r.low = 0;
   if (r.high > last) r.high = last;
@@ -63,7 +63,7 @@ inline double rotation_weight(double inv_freq, std::int64_t length, double slow,
 
 /// YaRN's magnitude for the factor s: 0.1 k ln s + 1, and 1 up to s = 1.
 inline double yarn_magnitude(double factor, double k = 1) {
-  return factor <= 1 ? 1.0 : std::fma(0.1 * k, elementary::log(factor), 1.0);
+  return factor <= 1 ? 1.0 : elementary::fma(0.1 * k, elementary::log(factor), 1.0);
 }
 
 inline constexpr Field attention_factor_field = {

@@ -34,7 +34,7 @@ struct DynamicNtk {
     const std::int64_t beyond = length_key(seq_len) - original_max_position_embeddings;
     const double share =
         static_cast<double>(beyond) / static_cast<double>(original_max_position_embeddings);
-    return std::fma(factor, share, 1.0);
+    return elementary::fma(factor, share, 1.0);
   }
   void fill(RotaryShape shape, std::span<double> inv_freq) const {
     const double alpha = scale(shape.seq_len);

@@ -3,7 +3,6 @@
 /// \file
 /// FrequencyPlan: a policy lowered to plain data, the only form in which kernels' inputs know it.
 
-#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,7 +43,7 @@ inline void seal(FrequencyPlan& plan) {
     plan.turns[i] = elementary::turns_per_token(w);
     hash.value(plan.turns[i]);
   }
-  if (!std::isfinite(plan.attention_factor) || !std::isfinite(plan.logit_scale)) {
+  if (!elementary::is_finite(plan.attention_factor) || !elementary::is_finite(plan.logit_scale)) {
     fail({.kind = ErrorClass::numeric,
           .field = "attention_factor",
           .found = std::to_string(plan.attention_factor),

@@ -3,7 +3,6 @@
 /// \file
 /// What frequency policies share: the plain frequency, common fields, and the checks of fields.
 
-#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -31,7 +30,7 @@ inline constexpr Field original_length_field = {
 /// The rule of a field in words: "a finite number of at least 1".
 inline std::string rule_text(const Field& field) {
   std::string rule = "a finite number";
-  if (std::isfinite(field.lower)) {
+  if (elementary::is_finite(field.lower)) {
     rule += field.lower_open ? " above " : " of at least ";
     rule += number_text(field.lower);
   }
@@ -54,7 +53,7 @@ template <class P>
 void check_fields(const P& policy) {
   struct Check {
     void operator()(const Field& field, double value) const {
-      if (!std::isfinite(value) || value < field.lower ||
+      if (!elementary::is_finite(value) || value < field.lower ||
           (field.lower_open && value == field.lower)) {
         fail_field(P::name, field.key, number_text(value), rule_text(field));
       }

@@ -94,12 +94,15 @@ class Floats {
   static constexpr std::size_t registers = lanes / R::width;
 
  public:
-  Floats() : Floats(0.f) {}
-  [[gnu::always_inline]] explicit Floats(float x) { r_.fill(R::broadcast(x)); }
+  /// Indeterminate: a constructor that wrote would keep arrays of vectors out of registers (g++).
+  Floats() = default;
+  [[gnu::always_inline]] explicit Floats(float x) {
+    unroll<registers>([&](auto i) __attribute__((always_inline)) { r_[i] = R::broadcast(x); });
+  }
 
   /// p[0..15]; any alignment.
   [[gnu::always_inline]] static Floats load(const float* p) {
-    Floats x{Uninitialised{}};
+    Floats x;
     unroll<registers>([&](auto i)
                           __attribute__((always_inline)) { x.r_[i] = R::load(p + i * R::width); });
     return x;
@@ -154,8 +157,6 @@ class Floats {
   }
 
  private:
-  struct Uninitialised {};
-  explicit Floats(Uninitialised) {}
   template <class F>
   [[gnu::always_inline]] static Floats map(F f, Floats a, const Floats& b) {
     unroll<registers>([&](auto i)

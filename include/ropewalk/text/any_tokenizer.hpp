@@ -18,8 +18,8 @@ class AnyTokenizer {
  public:
   AnyTokenizer() = default;  ///< raw bytes
   template <class T>
-    requires(!std::same_as<T, AnyTokenizer>)
-  AnyTokenizer(T tokenizer)  // NOLINT(google-explicit-constructor): a tokenizer is one of any
+  requires(!std::same_as<T, AnyTokenizer>)
+      AnyTokenizer(T tokenizer)  // NOLINT(google-explicit-constructor): a tokenizer is one of any
       : tokenizer_(std::move(tokenizer)) {}
 
   /// Calls f with the tokenizer held.
