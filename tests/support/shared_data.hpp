@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+
 #include <sys/stat.h>
 
 /// Path of a file of the data folder, or nothing when it is not there: then the test says so with

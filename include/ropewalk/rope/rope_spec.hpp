@@ -188,6 +188,14 @@ inline std::string_view take_item(std::string_view& list, bool& more, const Spec
 
 }  // namespace detail
 
+/// Names of all methods.
+template <class Methods = FrequencyMethods>
+std::vector<std::string_view> rope_methods() {
+  std::vector<std::string_view> names;
+  Methods::for_each([&names](const auto& p) { names.push_back(p.name); });
+  return names;
+}
+
 /// Builds a policy from its method's name and values; the model fills what may be left out.
 /// Keys are those of config.json; every one must belong to the method. Rules that depend on the
 /// head's shape are checked when the plan is made.
