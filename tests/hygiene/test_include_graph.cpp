@@ -63,7 +63,7 @@ std::string lines_of(const std::vector<std::string>& sentences) {
 }
 
 TEST_CASE("hygiene/include_graph: the headers keep to the arrows") {
-  const Headers headers = read_headers(std::string(ROPEWALK_SOURCE_DIR) + "/include/ropewalk");
+  const Headers headers = read_headers(ROPEWALK_SOURCE_DIR "/include/ropewalk");
   REQUIRE(headers.size() > 10);
   const std::vector<std::string> violations = include_violations(headers);
   INFO(lines_of(violations));

@@ -1,50 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include <dirent.h>
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "ropewalk/io/record_log.hpp"
 
+#include "support/temp_dir.hpp"
+
 using namespace ropewalk;
 
 namespace {
-
-/// A folder of its own for each test case, removed at the end.
-class Folder {
- public:
-  Folder() {
-    std::string name = "/tmp/ropewalk-log-XXXXXX";
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() {
-    for (const std::string& name : names()) ::unlink((path_ + "/" + name).c_str());
-    ::rmdir(path_.c_str());
-  }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  std::vector<std::string> names() const {
-    std::vector<std::string> out;
-    DIR* dir = ::opendir(path_.c_str());
-    while (const dirent* entry = ::readdir(dir)) {
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") out.push_back(name);
-    }
-    ::closedir(dir);
-    std::sort(out.begin(), out.end());
-    return out;
-  }
-
- private:
-  std::string path_;
-};
 
 std::string content(const std::string& path) {
   return read_text(FileSource(path), std::uint64_t{1} << 20);
@@ -89,7 +59,7 @@ TEST_CASE("io/record_log: a sealed record is JSON with a checksum and opens agai
 }
 
 TEST_CASE("io/record_log: records are read back in order by the next opening") {
-  const Folder folder;
+  const TempDir folder;
   {
     RecordLog log(folder / "r");
     CHECK(log.records().empty());
@@ -108,7 +78,7 @@ TEST_CASE("io/record_log: a last line cut at any byte is set aside, the rest sta
   const std::size_t second = whole.find('\n', whole.find('\n') + 1) + 1;
   for (std::size_t size = second + 1; size <= whole.size(); ++size) {
     INFO("cut at ", size);
-    const Folder folder;
+    const TempDir folder;
     write_file(folder / "r", whole.substr(0, size));
     {
       RecordLog log(folder / "r");
@@ -129,7 +99,7 @@ TEST_CASE("io/record_log: a last line cut at any byte is set aside, the rest sta
 }
 
 TEST_CASE("io/record_log: NULs and a wrong checksum at the end are torn, each kept apart") {
-  const Folder folder;
+  const TempDir folder;
   write_file(folder / "r", three_lines() + std::string(100, '\0'));
   {
     RecordLog log(folder / "r");
@@ -145,7 +115,7 @@ TEST_CASE("io/record_log: NULs and a wrong checksum at the end are torn, each ke
 }
 
 TEST_CASE("io/record_log: a bad line before the last is refused and names its number") {
-  const Folder folder;
+  const TempDir folder;
   std::string text = three_lines();
   text[text.find('\n') + 5] ^= 1;
   write_file(folder / "r", text);
@@ -161,7 +131,7 @@ TEST_CASE("io/record_log: a bad line before the last is refused and names its nu
 }
 
 TEST_CASE("io/record_log: a second process is refused and told who holds the file") {
-  const Folder folder;
+  const TempDir folder;
   RecordLog log(folder / "r");
   const pid_t child = ::fork();
   if (child == 0) {
@@ -180,7 +150,7 @@ TEST_CASE("io/record_log: a second process is refused and told who holds the fil
 }
 
 TEST_CASE("io/record_log: the lock of a killed process does not remain, nor its records get lost") {
-  const Folder folder;
+  const TempDir folder;
   const pid_t child = ::fork();
   if (child == 0) {
     RecordLog log(folder / "r");
@@ -195,7 +165,7 @@ TEST_CASE("io/record_log: the lock of a killed process does not remain, nor its 
 }
 
 TEST_CASE("io/record_log: a file deleted or replaced while it is written is an error") {
-  const Folder folder;
+  const TempDir folder;
   RecordLog log(folder / "r");
   log.append(three[0]);
   write_file(folder / "r", "");
@@ -205,14 +175,14 @@ TEST_CASE("io/record_log: a file deleted or replaced while it is written is an e
 }
 
 TEST_CASE("io/record_log: a folder in place of the file and a missing folder are io errors") {
-  const Folder folder;
+  const TempDir folder;
   CHECK(kind_of([&] { RecordLog log(folder / "."); }) == ErrorClass::io);
   CHECK(kind_of([&] { RecordLog log(folder / "none/r"); }) == ErrorClass::io);
   CHECK(folder.names().empty());
 }
 
 TEST_CASE("io/record_log: a file size limit leaves whole records only") {
-  const Folder folder;
+  const TempDir folder;
   const pid_t child = ::fork();
   if (child == 0) {
     // In a child: the limit cannot be raised again.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <ctime>
@@ -268,7 +269,8 @@ TEST_CASE("io/safetensors: A49 values of every float dtype, at any alignment and
       const auto same = [&](const char* name, const std::vector<float>& expected) {
         std::vector<float> out(5 - first);
         read_floats(source, index, *index.find(name), first, out);
-        return std::memcmp(out.data(), expected.data() + first, out.size() * 4) == 0;
+        return bytes_of(std::span<const float>(out)) ==
+               bytes_of(std::span<const float>(expected).subspan(first));
       };
       REQUIRE(same("f32", f32));
       REQUIRE(same("bf16", as_bf16));
@@ -299,18 +301,25 @@ TEST_CASE("io/safetensors: reading goes past the conversion buffer without a sea
   CHECK(equal);
 }
 
-TEST_CASE("io/safetensors: A52 2^18 zero-size tensors take linear time") {
-  // The full row has 2^20 of them and 2 s; a quarter of both keeps the test short.
-  std::string header = "{";
-  for (int i = 0; i < (1 << 18); ++i) {
-    header += (i == 0 ? "\"t" : ",\"t") + std::to_string(i) +
-              R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
-  }
-  const std::string file = raw_safetensors(header + "}", "");
-  const std::clock_t start = std::clock();  // processor time: other processes do not count
-  CHECK(read_safetensors_index(MemorySource(file)).tensors.size() == 1 << 18);
-  const double seconds =
-      static_cast<double>(std::clock() - start) / static_cast<double>(CLOCKS_PER_SEC);
-  MESSAGE(seconds << " s");
-  CHECK(seconds < 2);  // unoptimised builds included
+TEST_CASE("io/safetensors: A52 many zero-size tensors take linear time") {
+  const auto seconds = [](int count) {
+    std::string header = "{";
+    for (int i = 0; i < count; ++i) {
+      header += (i == 0 ? "\"t" : ",\"t") + std::to_string(i) +
+                R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
+    }
+    const std::string file = raw_safetensors(header + "}", "");
+    double best = 1e9;
+    for (int repeat = 0; repeat < 3; ++repeat) {
+      const std::clock_t start = std::clock();  // processor time: other processes do not count
+      REQUIRE(read_safetensors_index(MemorySource(file)).tensors.size() ==
+              static_cast<std::size_t>(count));
+      best = std::min(best, static_cast<double>(std::clock() - start));
+    }
+    return best / static_cast<double>(CLOCKS_PER_SEC);
+  };
+  const double few = seconds(1 << 13), many = seconds(1 << 16);
+  MESSAGE(many << " s for 2^16 tensors");
+  // Eight times as many: 8 if linear, 64 if quadratic; the gap leaves room for caches and noise.
+  CHECK(many < 24 * few);
 }

@@ -5,8 +5,8 @@
 #include <doctest/doctest.h>
 
 #include "ropewalk/core/thread_pool.hpp"
-#include "ropewalk/rope/rotate.hpp"
 #include "ropewalk/rope/adjusted_base.hpp"
+#include "ropewalk/rope/rotate.hpp"
 #include "ropewalk/rope/yarn.hpp"
 
 #include "support/arches.hpp"

@@ -66,8 +66,8 @@ TEST_CASE("simd/floats: pairs are read and written interleaved") {
       std::vector<float> x(static_cast<std::size_t>(2 * count));
       for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
       Floats<Arch> u, v;
-      simd::load_pairs(x.data(), count, u, v);
-      simd::store_pairs(x.data(), count, v, u);
+      Floats<Arch>::load_pairs(x.data(), count, u, v);
+      Floats<Arch>::store_pairs(x.data(), count, v, u);
       for (std::size_t i = 0; i < x.size(); ++i) {
         CHECK(x[i] == static_cast<float>(i % 2 == 0 ? i + 1 : i - 1));
       }

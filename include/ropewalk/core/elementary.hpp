@@ -3,6 +3,7 @@
 /// \file
 /// Logarithm, power, exponential, sine and turns with the same bits on every machine.
 
+#include <bit>
 #include <cstdint>
 #include <limits>
 
@@ -198,11 +199,14 @@ inline SinCos sincos_octant(DoubleDouble a) {
   return {x + sin_low, one_minus + cos_low};
 }
 
-/// Turns the first quadrant's values into those of quadrant q (mod 4).
+/// Turns the values of an angle by q quarter turns. Without branches: q is random to a processor.
 inline SinCos rotate_quadrant(SinCos v, std::uint64_t q) {
-  const double s = (q & 1) != 0 ? v.cos : v.sin;
-  const double c = (q & 1) != 0 ? v.sin : v.cos;
-  return {(q & 2) != 0 ? -s : s, ((q + 1) & 2) != 0 ? -c : c};
+  auto s = std::bit_cast<std::uint64_t>(v.sin);
+  auto c = std::bit_cast<std::uint64_t>(v.cos);
+  const std::uint64_t swap = (s ^ c) & (0 - (q & 1));
+  s ^= swap ^ ((q & 2) << 62);
+  c ^= swap ^ (((q + 1) & 2) << 62);
+  return {std::bit_cast<double>(s), std::bit_cast<double>(c)};
 }
 
 }  // namespace detail

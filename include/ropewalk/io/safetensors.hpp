@@ -88,7 +88,7 @@ template <ByteSource S>
 /// Reads and validates the header against the size of the file; reads no tensor.
 /// White space around the header's JSON is accepted, as the reference reader does.
 /// \throws Error(format) or Error(limit) with byte offset or JSON pointer.
-/// **Cost:** linear in the header (n log n in the tensors).
+/// **Cost:** linear in the header; n log n in the tensors if names and data differ in order.
 template <ByteSource S>
 SafetensorsIndex read_safetensors_index(const S& source, const SafetensorsLimits& limits = {}) {
   if (source.size() < 8) {
@@ -124,11 +124,7 @@ SafetensorsIndex read_safetensors_index(const S& source, const SafetensorsLimits
     parse_json_events(header, source.name(), json, reader, 8);
   }
   detail::check_safetensors_coverage(out, source.size() - out.data_offset);
-  out.by_name.resize(out.tensors.size());
-  for (std::size_t i = 0; i < out.by_name.size(); ++i) out.by_name[i] = i;
-  std::sort(out.by_name.begin(), out.by_name.end(), [&out](std::size_t a, std::size_t b) {
-    return out.tensors[a].name < out.tensors[b].name;
-  });
+  out.build_table();
   return out;
 }
 

@@ -67,15 +67,31 @@ struct SafetensorsIndex {
   std::vector<SafetensorsTensor> tensors = {};  ///< in the order of their data
   std::vector<std::pair<std::string, std::string>> metadata = {};
   std::vector<std::string> notes = {};
-  std::vector<std::size_t> by_name = {};  ///< indices into tensors, sorted by name
+  std::vector<std::uint32_t> slots = {};  ///< hash table of indices + 1 into tensors; see find
 
   /// Null pointer when there is none of this name.
   const SafetensorsTensor* find(std::string_view name) const {
-    const auto it = std::lower_bound(
-        by_name.begin(), by_name.end(), name,
-        [this](std::size_t i, std::string_view wanted) { return tensors[i].name < wanted; });
-    if (it == by_name.end() || tensors[*it].name != name) return nullptr;
-    return &tensors[*it];
+    if (slots.empty()) return nullptr;
+    for (std::size_t i = first_slot(name);; i = (i + 1) & (slots.size() - 1)) {
+      if (slots[i] == 0) return nullptr;
+      if (tensors[slots[i] - 1].name == name) return &tensors[slots[i] - 1];
+    }
+  }
+  /// Makes the table for find. Call it once tensors is complete.
+  void build_table() {
+    std::size_t size = 1;
+    while (size < 2 * tensors.size() + 1) size *= 2;
+    slots.assign(size, 0);
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      std::size_t i = first_slot(tensors[t].name);
+      while (slots[i] != 0) i = (i + 1) & (size - 1);
+      slots[i] = static_cast<std::uint32_t>(t + 1);
+    }
+  }
+
+ private:
+  std::size_t first_slot(std::string_view name) const {
+    return XXH64(name.data(), name.size(), 0) & (slots.size() - 1);
   }
 };
 

@@ -21,7 +21,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// at 32K, 6e-2 at 1M; ggml_float32 5e-3 and 2e-1 (tests/rope/test_rotary_rows.cpp).
 enum class AnglePrecision {
   exact,         ///< 64-bit turns, double sine, one rounding: within 3.1e-8 up to position 2^24
-  hf_float32,    ///< float(position) * float(inv_freq), as Hugging Face transformers
+  hf_float32,    ///< position * inv_freq, both and their product float, as transformers
   ggml_float32,  ///< float recurrence theta *= base^(-2/d), divided by per-pair factors, as ggml
 };
 
@@ -57,31 +57,51 @@ inline void fill_float_angle(float angle, double attention_factor, float* cos, f
   *sin = static_cast<float>(v.sin) * static_cast<float>(attention_factor);
 }
 
-/// transformers, modeling_llama.py: inv_freq and position_ids in float, their product in float.
-inline void fill_hf_row(const FrequencyPlan& plan, std::int64_t position, float* cos, float* sin) {
-  for (const double w : plan.inv_freq) {
-    fill_float_angle(static_cast<float>(position) * static_cast<float>(w), plan.attention_factor,
-                     cos++, sin++);
+/// What a float mode needs per pair, made once per plan.
+struct FloatPairs {
+  std::vector<float> value;  ///< hf_float32: inv_freq; ggml_float32: divisor of the angle
+  float theta_scale = 1;     ///< ggml_float32: from one pair's angle to the next
+};
+
+inline FloatPairs float_pairs(const FrequencyPlan& plan, AnglePrecision precision) {
+  const auto theta = static_cast<float>(plan.rope_theta);
+  const auto d = static_cast<float>(plan.rotary_dim());
+  const auto float_power = [](float base, float exponent) {
+    return static_cast<float>(
+        elementary::pow(static_cast<double>(base), static_cast<double>(exponent)));
+  };
+  FloatPairs pairs = {std::vector<float>(plan.inv_freq.size()), float_power(theta, -2.0f / d)};
+  for (std::size_t i = 0; i < plan.inv_freq.size(); ++i) {
+    const double plain = elementary::pow(plan.rope_theta, -2 * static_cast<double>(i),
+                                         static_cast<double>(plan.rotary_dim()));
+    const double slowed = plan.inv_freq[i] / plain;
+    if (precision == AnglePrecision::ggml_float32) {
+      pairs.value[i] = static_cast<float>(1 / slowed);  // a frequency of 0 divides by infinity
+    } else {
+      const float float_plain = 1.0f / float_power(theta, static_cast<float>(2 * i) / d);
+      pairs.value[i] = static_cast<float>(static_cast<double>(float_plain) * slowed);
+    }
+  }
+  return pairs;
+}
+
+/// transformers, modeling_rope_utils.py: inv_freq = 1 / base^(2i/d) in float (of scaled methods
+/// within one unit in the last place), times the position in float.
+inline void fill_hf_row(const FloatPairs& pairs, double attention_factor, std::int64_t position,
+                        float* cos, float* sin) {
+  for (const float w : pairs.value) {
+    fill_float_angle(static_cast<float>(position) * w, attention_factor, cos++, sin++);
   }
 }
 
 /// ggml, ggml_rope_cache_init: theta = p, then theta *= theta_scale for each pair; a pair's own
 /// frequency enters as the divisor that ggml calls freq_factors.
-inline void fill_ggml_row(const FrequencyPlan& plan, std::int64_t position, float* cos,
-                          float* sin) {
-  const float exponent = -2.0f / static_cast<float>(plan.rotary_dim());
-  const auto base = static_cast<double>(static_cast<float>(plan.rope_theta));
-  const auto theta_scale = static_cast<float>(elementary::pow(base, static_cast<double>(exponent)));
+inline void fill_ggml_row(const FloatPairs& pairs, double attention_factor, std::int64_t position,
+                          float* cos, float* sin) {
   auto theta = static_cast<float>(position);
-  double pair = 0;
-  for (const double w : plan.inv_freq) {
-    const double plain =
-        elementary::pow(plan.rope_theta, -2 * pair, static_cast<double>(plan.rotary_dim()));
-    // A frequency of 0 has an infinite divisor: the angle becomes 0.
-    fill_float_angle(w == 0 ? 0.0f : theta / static_cast<float>(plain / w), plan.attention_factor,
-                     cos++, sin++);
-    theta *= theta_scale;
-    ++pair;
+  for (const float divisor : pairs.value) {
+    fill_float_angle(theta / divisor, attention_factor, cos++, sin++);
+    theta *= pairs.theta_scale;
   }
 }
 
@@ -138,6 +158,10 @@ inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
   rows.sin.resize(static_cast<std::size_t>(elements));
   float* cos = rows.cos.data() + first_row * rows.num_pairs;
   float* sin = rows.sin.data() + first_row * rows.num_pairs;
+  const detail::FloatPairs pairs = precision == AnglePrecision::exact
+                                       ? detail::FloatPairs{}
+                                       : detail::float_pairs(plan, precision);
+  const double factor = plan.attention_factor;
   for (std::int32_t i = 0; i < tokens.count; ++i) {
     const std::int64_t position = tokens.position[static_cast<std::size_t>(i)];
     switch (precision) {
@@ -145,10 +169,10 @@ inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
         detail::fill_exact_row(plan, position, cos, sin);
         break;
       case AnglePrecision::hf_float32:
-        detail::fill_hf_row(plan, position, cos, sin);
+        detail::fill_hf_row(pairs, factor, position, cos, sin);
         break;
       case AnglePrecision::ggml_float32:
-        detail::fill_ggml_row(plan, position, cos, sin);
+        detail::fill_ggml_row(pairs, factor, position, cos, sin);
         break;
     }
     cos += rows.num_pairs;

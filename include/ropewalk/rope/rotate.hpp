@@ -36,7 +36,7 @@ void rotate_head(float* x, const float* cos, const float* sin, index_t pairs,
       u = V::load_part(x + i, left);
       v = V::load_part(x + pairs + i, left);
     } else {
-      simd::load_pairs(x + 2 * i, left, u, v);
+      V::load_pairs(x + 2 * i, left, u, v);
     }
     const V turned_u = fma(u, c, v * minus_s);
     const V turned_v = fma(v, c, u * s);
@@ -44,7 +44,7 @@ void rotate_head(float* x, const float* cos, const float* sin, index_t pairs,
       turned_u.store_part(x + i, left);
       turned_v.store_part(x + pairs + i, left);
     } else {
-      simd::store_pairs(x + 2 * i, left, turned_u, turned_v);
+      V::store_pairs(x + 2 * i, left, turned_u, turned_v);
     }
   }
 }

@@ -63,6 +63,36 @@ struct Register {
   }
 };
 
+/// What xsimd lacks and one register of 16 floats can do in an instruction; empty elsewhere.
+template <class Arch>
+struct WideRegister {};
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+template <>
+struct WideRegister<avx512> {
+  static __mmask16 first(index_t count) {
+    return static_cast<__mmask16>((1u << static_cast<unsigned>(count)) - 1);
+  }
+  static __m512 load_first(const float* p, index_t count) {
+    return _mm512_maskz_loadu_ps(first(count), p);
+  }
+  static void store_first(float* p, index_t count, __m512 x) {
+    _mm512_mask_storeu_ps(p, first(count), x);
+  }
+  /// Lanes `offset`, offset + 2, .. of the 32 floats (a, b).
+  static __m512 every_second(__m512 a, __m512 b, int offset) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(offset)), b);
+  }
+  /// u[k], v[k], u[k + 1], v[k + 1], .. for k from `start`.
+  static __m512 weave(__m512 u, __m512 v, int start) {
+    const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(u, _mm512_add_epi32(order, _mm512_set1_epi32(start)), v);
+  }
+};
+#endif
+
 template <>
 struct Register<portable> {
   using Float = float;
@@ -91,6 +121,8 @@ struct Register<portable> {
 template <class Arch>
 class Floats {
   using R = detail::Register<Arch>;
+  using Wide = detail::WideRegister<Arch>;
+  static constexpr bool is_wide = R::width == lanes;
   static constexpr std::size_t registers = lanes / R::width;
 
  public:
@@ -110,9 +142,15 @@ class Floats {
   /// p[0..count - 1], then zeros; reads nothing beyond. 0 <= count <= 16.
   [[gnu::always_inline]] static Floats load_part(const float* p, index_t count) {
     if (count >= lanes) return load(p);
-    alignas(64) float buffer[lanes] = {};
-    if (count > 0) std::memcpy(buffer, p, static_cast<std::size_t>(count) * sizeof(float));
-    return load(buffer);
+    if constexpr (is_wide) {
+      Floats x;
+      x.r_[0] = Wide::load_first(p, count);
+      return x;
+    } else {
+      alignas(64) float buffer[lanes] = {};
+      if (count > 0) std::memcpy(buffer, p, static_cast<std::size_t>(count) * sizeof(float));
+      return load(buffer);
+    }
   }
   [[gnu::always_inline]] void store(float* p) const {
     unroll<registers>([&](auto i)
@@ -121,9 +159,13 @@ class Floats {
   /// Writes the first `count` lanes only.
   [[gnu::always_inline]] void store_part(float* p, index_t count) const {
     if (count >= lanes) return store(p);
-    alignas(64) float buffer[lanes];
-    store(buffer);
-    if (count > 0) std::memcpy(p, buffer, static_cast<std::size_t>(count) * sizeof(float));
+    if constexpr (is_wide) {
+      Wide::store_first(p, count, r_[0]);
+    } else {
+      alignas(64) float buffer[lanes];
+      store(buffer);
+      if (count > 0) std::memcpy(p, buffer, static_cast<std::size_t>(count) * sizeof(float));
+    }
   }
 
   [[gnu::always_inline]] friend Floats operator+(Floats a, Floats b) { return map(&R::add, a, b); }
@@ -154,6 +196,43 @@ class Floats {
       magic_sum.r_[i] = R::power_of_two(magic_sum.r_[i], exponent_bits);
     });
     return magic_sum;
+  }
+  /// Reads interleaved pairs (u0, v0, u1, v1, ...): `count` of them exist at p, at most 16 are
+  /// read, the rest become zeros.
+  [[gnu::always_inline]] static void load_pairs(const float* p, index_t count, Floats& u,
+                                                Floats& v) {
+    if constexpr (is_wide) {
+      const Floats a = load_part(p, 2 * count);
+      const Floats b = count > lanes / 2 ? load_part(p + lanes, 2 * count - lanes) : Floats(0.0f);
+      u.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 0);
+      v.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 1);
+    } else {
+      alignas(64) float first[lanes] = {}, second[lanes] = {};
+      for (index_t i = 0; i < count && i < lanes; ++i) {
+        first[i] = p[2 * i];
+        second[i] = p[2 * i + 1];
+      }
+      u = load(first);
+      v = load(second);
+    }
+  }
+  /// Inverse of load_pairs.
+  [[gnu::always_inline]] static void store_pairs(float* p, index_t count, Floats u, Floats v) {
+    if constexpr (is_wide) {
+      Floats a, b;
+      a.r_[0] = Wide::weave(u.r_[0], v.r_[0], 0);
+      b.r_[0] = Wide::weave(u.r_[0], v.r_[0], 8);
+      a.store_part(p, 2 * count);
+      if (count > lanes / 2) b.store_part(p + lanes, 2 * count - lanes);
+    } else {
+      alignas(64) float first[lanes], second[lanes];
+      u.store(first);
+      v.store(second);
+      for (index_t i = 0; i < count && i < lanes; ++i) {
+        p[2 * i] = first[i];
+        p[2 * i + 1] = second[i];
+      }
+    }
   }
 
  private:
@@ -186,24 +265,6 @@ float max_lane(Floats<Arch> x) {
   float m = v[0];
   for (const float y : v) m = y > m ? y : m;
   return m;
-}
-
-/// Reads 16 interleaved pairs (u0, v0, u1, v1, ...). count pairs exist at p, the rest become zeros.
-template <class Arch>
-void load_pairs(const float* p, index_t count, Floats<Arch>& u, Floats<Arch>& v) {
-  alignas(64) float first[lanes] = {}, second[lanes] = {};
-  for (index_t i = 0; i < count && i < lanes; ++i) first[i] = p[2 * i], second[i] = p[2 * i + 1];
-  u = Floats<Arch>::load(first);
-  v = Floats<Arch>::load(second);
-}
-
-/// Inverse of load_pairs.
-template <class Arch>
-void store_pairs(float* p, index_t count, Floats<Arch> u, Floats<Arch> v) {
-  alignas(64) float first[lanes], second[lanes];
-  u.store(first);
-  v.store(second);
-  for (index_t i = 0; i < count && i < lanes; ++i) p[2 * i] = first[i], p[2 * i + 1] = second[i];
 }
 
 }  // namespace simd
