@@ -329,6 +329,10 @@ TEST_CASE("cli/sweep: the same configuration resumes, another is refused and say
   const Outcome corrupt = in.run(first);
   CHECK(corrupt.exit_code == 6);
   CHECK(corrupt.err.find("line 1") != std::string::npos);
+  // Killed between the creation of its two files.
+  std::filesystem::remove(in.folder / "r/manifest.json");
+  in.folder.write("r/results.jsonl", "");
+  CHECK(in.run(first).out == run.out);
   in.folder.write("r/manifest.json", "{\"configuration\":");
   const Outcome no_manifest = in.run(first);
   CHECK(no_manifest.exit_code == 6);

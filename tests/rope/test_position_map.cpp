@@ -12,6 +12,7 @@
 namespace ropewalk {
 
 using Positions = std::vector<std::int64_t>;
+using Offsets = std::vector<std::int32_t>;
 
 TEST_CASE("rope/position_map: identity counts on") {
   CHECK(batch_positions(Identity{}, 3) == Positions{0, 1, 2});
@@ -21,7 +22,7 @@ TEST_CASE("rope/position_map: identity counts on") {
 }
 
 TEST_CASE("rope/position_map: documents restart") {
-  const Positions cu_seqlens = {0, 3, 3, 4, 9};
+  const Offsets cu_seqlens = {0, 3, 3, 4, 9};
   CHECK(batch_positions(DocumentRestart{cu_seqlens}) == Positions{0, 1, 2, 0, 0, 1, 2, 3, 4});
   // The same rows as each document alone: packing changes no angle.
   const FrequencyPlan plan = make_frequency_plan(AdjustedBase{}, {.rotary_dim = 8});
@@ -37,10 +38,10 @@ TEST_CASE("rope/position_map: documents restart") {
 }
 
 TEST_CASE("rope/position_map: cu_seqlens must ascend from 0") {
-  for (const Positions& wrong : {Positions{}, Positions{1, 2}, Positions{0, 5, 4}}) {
+  for (const Offsets& wrong : {Offsets{}, Offsets{1, 2}, Offsets{0, 5, 4}}) {
     CHECK(outcome_of([&] { (void)batch_positions(DocumentRestart{wrong}); }) == "usage");
   }
-  CHECK(batch_positions(DocumentRestart{Positions{0}}).empty());
+  CHECK(batch_positions(DocumentRestart{Offsets{0}}).empty());
 }
 
 TEST_CASE("rope/position_map: a scale folds into the turns") {

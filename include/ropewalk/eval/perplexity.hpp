@@ -11,6 +11,7 @@
 #include "ropewalk/attention/masks.hpp"
 #include "ropewalk/eval/statistics.hpp"
 #include "ropewalk/model/llama.hpp"
+#include "ropewalk/rope/position_map.hpp"
 #include "ropewalk/rope/rotary_rows.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -49,12 +50,9 @@ void score_sequence(const Runner<T>& run, const FrequencyPlan& frequencies,
                     std::span<const std::int32_t> cu_seqlens, std::span<HeadResult> results) {
   const auto n = static_cast<index_t>(tokens.size());
   const BlockPlan blocks = make_block_plan(Causal{}, n, cu_seqlens);
-  std::vector<std::int64_t> positions(tokens.size());
-  for (const Segment& s : blocks.segments) {
-    for (index_t t = s.queries.begin; t < s.queries.end; ++t) {
-      positions[static_cast<std::size_t>(t)] = t - s.queries.begin;
-    }
-  }
+  const std::vector<std::int64_t> positions = cu_seqlens.empty()
+                                                  ? batch_positions(Identity{}, n)
+                                                  : batch_positions(DocumentRestart{cu_seqlens});
   const RotaryRows rows = make_rotary_rows(frequencies, positions, run.precision);
   const RotationPair rotation{&rows, &rows};
   const LayerPlan layer{.branches = {&rotation, 1},

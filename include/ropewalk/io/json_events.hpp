@@ -282,11 +282,11 @@ void parse_json_events(std::string_view text, const std::string& file, const Jso
           .fix = "Save the file as plain UTF-8"});
   }
   // The lexer keeps the white space it skips; padding can be as long as the rest.
+  const auto is_space = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
   std::string_view body = text;
-  const std::size_t last = body.find_last_not_of(" \t\r\n");
-  body = body.substr(0, last == std::string_view::npos ? 0 : last + 1);
-  const std::size_t first = body.find_first_not_of(" \t\r\n");
-  const std::size_t skipped = first == std::string_view::npos ? 0 : first;
+  while (!body.empty() && is_space(body.back())) body.remove_suffix(1);
+  std::size_t skipped = 0;
+  while (skipped < body.size() && is_space(body[skipped])) ++skipped;
 
   const char* progress = text.data() + skipped;
   detail::JsonSax<Handler> sax(text, &progress, limits, file, base_offset, handler);

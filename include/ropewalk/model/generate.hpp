@@ -7,6 +7,7 @@
 
 #include "ropewalk/attention/masks.hpp"
 #include "ropewalk/model/llama.hpp"
+#include "ropewalk/rope/position_map.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -25,13 +26,11 @@ void generate_greedy(const Llama<T>& model, const FrequencyPlan& frequencies,
   Workspace workspace;
   std::vector<HeadResult> results;
   std::vector<TokenId> targets;
-  std::vector<std::int64_t> positions;
   for (index_t step = 0; step < max_tokens; ++step) {
     const std::span<const TokenId> fresh =
         std::span<const TokenId>(ids).subspan(static_cast<std::size_t>(cache.length));
     const auto n = static_cast<index_t>(fresh.size());
-    positions.clear();
-    for (index_t t = 0; t < n; ++t) positions.push_back(cache.length + t);
+    const std::vector<std::int64_t> positions = batch_positions(Identity{cache.length}, n);
     targets.assign(fresh.size(), not_scored);
     targets.back() = predict_only;
     results.resize(fresh.size());

@@ -30,9 +30,9 @@ struct Identity {
 static_assert(PositionMap<Identity>);
 
 /// Packed documents: positions start from 0 at the start of each.
-/// cu_seqlens: (documents + 1), starts of the documents and the end, ascending from 0; not owned.
+/// cu_seqlens: (documents + 1) as FlashAttention has them, starts of the documents and the end, ascending from 0; not owned.
 struct DocumentRestart {
-  std::span<const std::int64_t> cu_seqlens;
+  std::span<const std::int32_t> cu_seqlens;
   std::int64_t operator()(std::int64_t token) const {
     std::size_t document = 0, end = cu_seqlens.size();  // cu_seqlens[document] <= token < [end]
     while (end - document > 1) {

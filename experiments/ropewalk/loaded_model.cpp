@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loaded_model.hpp"
+
+#include <limits>
+
+#include <sched.h>
+
+#include "ropewalk/hub/checkpoint.hpp"
+
+#include "kernels.hpp"
+#include "output.hpp"
+
+namespace cli {
+
+namespace {
+
+/// Processors that this process may use.
+index_t processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int count = ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  return count < 1 ? 1 : count;
+}
+
+index_t thread_count(const ModelOptions& options) {
+  if (!options.threads) return processors();
+  if (*options.threads > 4096) {
+    fail_usage("--threads", std::to_string(*options.threads), "1 to 4096");
+  }
+  return static_cast<index_t>(*options.threads);
+}
+
+AnglePrecision parse_precision(const std::string& name) {
+  return name == "hf_float32"     ? AnglePrecision::hf_float32
+         : name == "ggml_float32" ? AnglePrecision::ggml_float32
+                                  : AnglePrecision::exact;
+}
+
+}  // namespace
+
+void add_model_options(Options& options, ModelOptions& out) {
+  options.text("--model", "PATH", out.model, "Hugging Face folder or llama2.c .bin file");
+  options.text("--tokenizer", "FILE", out.tokenizer,
+               ".vocab file, llama2.c tok*.bin, or `bytes` [what the model's folder brings]");
+  options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
+  options.choice("--dtype", {"f32", "bf16"}, out.dtype, "Arithmetic of the model");
+  options.choice("--isa", {"auto", "portable", "avx2", "avx512"}, out.isa,
+                 "Instruction set; results do not depend on it");
+  options.choice("--angles", {"exact", "hf_float32", "ggml_float32"}, out.angles,
+                 "Rotation angles: exact, or with the rounding of transformers or ggml");
+  options.choice("--pair-layout", {"auto", "half_split", "interleaved"}, out.pair_layout,
+                 "Channels that rotate together, against what the checkpoint says");
+  options.natural("--seed", out.seed, "Seed of everything random [0]");
+  options.flag("--quiet", out.quiet, "No progress, remarks and hints on stderr");
+}
+
+LoadedModel::LoadedModel(const ModelOptions& options) : threads(thread_count(options)) {
+  if (options.model.empty()) {
+    fail_usage("--model", "nothing", "a Hugging Face folder or a llama2.c .bin file");
+  }
+  if (options.dtype != "f32") {
+    fail({.kind = ErrorClass::unsupported,
+          .field = "--dtype",
+          .found = options.dtype,
+          .expected = "f32, the only one implemented so far"});
+  }
+  kernels = choose_kernels(options.isa);
+  precision = parse_precision(options.angles);
+  Checkpoint checkpoint = load_checkpoint(options.model);
+  for (const std::string& note : checkpoint.notes) {
+    remark(options.quiet, "note: " + options.model + ": " + note);
+  }
+  if (options.pair_layout != "auto") {
+    const PairLayout asked =
+        options.pair_layout == "half_split" ? PairLayout::half_split : PairLayout::interleaved;
+    if (asked != checkpoint.config.pair_layout) {
+      remark(options.quiet, "warning: --pair-layout " + options.pair_layout +
+                                " is not the layout of this checkpoint: results will be wrong");
+    }
+    checkpoint.config.pair_layout = asked;
+  }
+  path = options.model;
+  tokenizer_path = options.tokenizer.empty() ? checkpoint.tokenizer_path : options.tokenizer;
+  weights_hash = checkpoint.weights_hash;
+  rope = checkpoint.rope;
+  rope_defaults = {.rope_theta = rope_theta_of(rope),
+                   .max_position_embeddings = checkpoint.config.max_position_embeddings};
+  llama = make_llama(std::move(checkpoint.config), std::move(checkpoint.weights));
+}
+
+AnyTokenizer LoadedModel::open_tokenizer() const {
+  if (tokenizer_path.empty()) {
+    fail_usage("--tokenizer", "nothing, and " + path + " brings none",
+               "the tokenizer that the model was trained with",
+               "Add --tokenizer FILE, or give token ids with --tokens");
+  }
+  AnyTokenizer tokenizer = ropewalk::open_tokenizer(tokenizer_path);
+  check_vocab_size(tokenizer.vocab_size(), tokenizer_path, llama.config.vocab_size, path);
+  return tokenizer;
+}
+
+bool depends_on_length(const AnyFrequency& policy) {
+  return policy.length_key(1) != policy.length_key(std::numeric_limits<std::int64_t>::max() / 2);
+}
+
+FrequencyPlan plan_of(const Setting& setting, RotaryShape shape) {
+  try {
+    return make_frequency_plan(setting.policy, shape);
+  } catch (const Error& error) {
+    ErrorInfo info = error.info();
+    if (info.kind == ErrorClass::config) info.kind = ErrorClass::usage;
+    if (info.where.empty()) info.where = "rope spec " + escaped(setting.arg);
+    fail(std::move(info));
+  }
+}
+
+std::vector<Setting> parse_settings(const std::vector<std::string>& specs,
+                                    const LoadedModel& model) {
+  std::vector<Setting> settings;
+  for (const std::string& spec : specs) {
+    for (const std::string& arg : expand_rope_spec(spec)) {
+      for (const Setting& other : settings) {
+        if (other.arg == arg) fail_usage("--rope", escaped(arg) + " twice", "each setting once");
+      }
+      Setting s{.arg = arg,
+                .policy = arg == "default" ? model.rope : parse_rope(arg, model.rope_defaults)};
+      s.canonical = to_text(s.policy);
+      s.depends_on_length = depends_on_length(s.policy);
+      plan_of(s, {.rotary_dim = model.llama.config.head_dim, .seq_len = 1});
+      settings.push_back(std::move(s));
+    }
+  }
+  return settings;
+}
+
+}  // namespace cli

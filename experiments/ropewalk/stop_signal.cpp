@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stop_signal.hpp"
+
+#include <atomic>
+#include <csignal>
+
+#include <unistd.h>
+
+namespace cli {
+
+namespace {
+
+std::atomic<int> stop_code{0};
+static_assert(std::atomic<int>::is_always_lock_free);  // written by a signal handler
+
+extern "C" void note_stop(int signal) {
+  const int code = signal == SIGINT ? 130 : 143;
+  if (stop_code.exchange(code) != 0) ::_exit(code);
+}
+
+}  // namespace
+
+void install_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = note_stop;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+}
+
+void check_stop() {
+  if (const int code = stop_code.load()) throw Stopped{code};
+}
+
+}  // namespace cli
