@@ -62,8 +62,8 @@ using KnownCells = std::map<std::pair<std::string, std::int64_t>, CellRow>;
 /// Computes the cells that are not known, writes the files of losses, and gives every cell to
 /// `finished(setting, cell, is_new)`: settings and lengths in order.
 /// \throws Stopped, and Error(state) when a cell computed again differs from the known one.
-void run_grid(const Grid& grid, LoadedModel& model, const ScoringData& data,
-              const Row& origin, const KnownCells& known, bool quiet, const std::string& command,
+void run_grid(const Grid& grid, LoadedModel& model, const ScoringData& data, const Row& origin,
+              const KnownCells& known, bool quiet, const std::string& command,
               const std::function<void(std::size_t, const CellRow&, bool)>& finished);
 
 /// The options of sweep and ppl that make a grid.

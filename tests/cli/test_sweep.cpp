@@ -109,8 +109,9 @@ TEST_CASE("cli/sweep: the published table of BabyLlama and its single losses com
   const JsonDocument expected =
       read_json(FileSource(*shared_data("babyllama-105/expected_tables.json")));
   std::size_t row = 0;
-  for (const auto& [name, spec] : variants) {
-    const JsonView table = expected.view().at("variants").at(name).at("nll");
+  for (const auto& variant : variants) {
+    const std::string& spec = variant.second;
+    const JsonView table = expected.view().at("variants").at(variant.first).at("nll");
     for (const char* length : {"64", "128", "256", "512", "1024"}) {
       const JsonView r = rows[row++].view();
       INFO(spec, " at ", length);

@@ -108,6 +108,15 @@ TEST_CASE("linalg/rows: rmsnorm agrees with the formula in double") {
   });
 }
 
+TEST_CASE("linalg/rows: a row that overflows becomes NaN, not zeros") {
+  for_each_arch([]<class Arch>() {
+    const std::vector<float> x(32, 1e30f), weight(32, 1.0f);
+    std::vector<float> y(32);
+    rmsnorm<Arch>(x.data(), 32, 1, 32, weight.data(), 1e-5, y.data(), 32);
+    for (const float v : y) CHECK(std::isnan(v));
+  });
+}
+
 TEST_CASE("linalg/rows: swiglu agrees with the formula in double, zeros stay zero") {
   for_each_arch([]<class Arch>() {
     constexpr index_t size = 48, rows = 40;

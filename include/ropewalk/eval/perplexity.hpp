@@ -75,6 +75,8 @@ WindowLosses score_windows(const Runner<T>& run, const FrequencyPlan& frequencie
   require(range.begin >= 0 && range.end <= windows.count() && !range.empty(), "existing windows");
   WindowLosses losses{.windows = range.size(), .length = length};
   const auto n = static_cast<std::size_t>(length);
+  losses.nll.reserve(n * static_cast<std::size_t>(range.size()));
+  losses.top1.reserve(losses.nll.capacity());
   std::vector<HeadResult> results(n);
   for (index_t w = range.begin; w < range.end; ++w) {
     const std::span<const TokenId> targets = windows[w].subspan(1, n);

@@ -5,8 +5,6 @@
 
 #include <string>
 
-#include <sys/stat.h>
-
 #include "ropewalk/hub/checkpoint_data.hpp"
 #include "ropewalk/hub/hf_checkpoint.hpp"
 #include "ropewalk/hub/llama2c_checkpoint.hpp"
@@ -17,8 +15,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// \throws Error of class format, limit, config, mismatch, path (the input is wrong), unsupported,
 /// io, resource or numeric (NaN or infinity among the weights).
 inline Checkpoint load_checkpoint(const std::string& path) {
-  struct stat s {};
-  if (::stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode)) return load_hf_folder(path);
+  if (is_directory(path)) return load_hf_folder(path);
   const FileSource source(path);
   if (file_kind(source) == FileKind::gguf) {
     fail({.kind = ErrorClass::unsupported,

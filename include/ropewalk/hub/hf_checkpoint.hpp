@@ -221,7 +221,7 @@ inline Checkpoint load_hf_folder(const std::string& folder) {
   tensors.check_unchanged();
   out.weights_hash = hash.digest();
   const std::string tokenizer = join_path(folder, "tokenizer.json");
-  if (detail::file_exists(tokenizer)) out.tokenizer_path = tokenizer;
+  if (file_exists(tokenizer)) out.tokenizer_path = tokenizer;
   return out;
 }
 

@@ -17,15 +17,6 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-namespace detail {
-
-inline bool file_exists(const std::string& path) {
-  struct stat s {};
-  return ::stat(path.c_str(), &s) == 0;
-}
-
-}  // namespace detail
-
 /// All tensors of a folder by name. One shard is open at a time.
 class HfTensors {
  public:
@@ -42,14 +33,14 @@ class HfTensors {
   HfTensors(const std::string& folder, std::vector<std::string>& notes) : folder_(folder) {
     const std::string single = join_path(folder, "model.safetensors");
     const std::string index = join_path(folder, "model.safetensors.index.json");
-    if (detail::file_exists(single)) {
-      if (detail::file_exists(index)) notes.push_back("model.safetensors.index.json ignored");
+    if (file_exists(single)) {
+      if (file_exists(index)) notes.push_back("model.safetensors.index.json ignored");
       add_shard("model.safetensors", notes);
-    } else if (detail::file_exists(index)) {
+    } else if (file_exists(index)) {
       read_index(index, notes);
     } else {
-      const bool pickle = detail::file_exists(join_path(folder, "pytorch_model.bin")) ||
-                          detail::file_exists(join_path(folder, "pytorch_model.bin.index.json"));
+      const bool pickle = file_exists(join_path(folder, "pytorch_model.bin")) ||
+                          file_exists(join_path(folder, "pytorch_model.bin.index.json"));
       fail({.kind = pickle ? ErrorClass::unsupported : ErrorClass::io,
             .file = single,
             .found = pickle ? "pytorch_model.bin only" : "no such file",
@@ -157,7 +148,7 @@ class HfTensors {
     std::size_t missing = 0;
     std::string first_missing;
     for (const std::string& name : files) {
-      if (detail::file_exists(join_path(folder_, name))) continue;
+      if (file_exists(join_path(folder_, name))) continue;
       if (missing++ == 0) first_missing = name;
     }
     if (missing != 0) {

@@ -84,6 +84,18 @@ inline void check_extent(std::uint64_t offset, std::size_t length, std::uint64_t
 
 }  // namespace detail
 
+/// True for anything that can be looked up under this path.
+inline bool file_exists(const std::string& path) {
+  struct stat s {};
+  return ::stat(path.c_str(), &s) == 0;
+}
+
+/// True for an existing folder (a link to one included).
+inline bool is_directory(const std::string& path) {
+  struct stat s {};
+  return ::stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
+}
+
 /// A regular file, read by pread. The size is that at opening.
 class FileSource {
  public:

@@ -4,6 +4,7 @@
 /// Row operations of a Llama: RMSNorm and SwiGLU.
 
 #include <cmath>
+#include <limits>
 
 #include "ropewalk/linalg/packed_matrix.hpp"
 #include "ropewalk/simd/math.hpp"
@@ -12,6 +13,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 
 /// y = x / sqrt(mean(x^2) + eps) * weight, row by row (arXiv:1910.07467). x, y: (rows, size), row
 /// strides ldx, ldy; weight: (size); y is padded with zeros to a multiple of 16. x and y may alias.
+/// A row whose sum of squares is not finite becomes NaN.
 ///
 /// **Error:** 4 units of 2^-24 relative per element; the sum of squares is 16 lanes and a tree.
 template <class Arch>
@@ -25,7 +27,11 @@ void rmsnorm(const float* x, index_t ldx, index_t rows, index_t size, const floa
       squares = fma(v, v, squares);
     }
     const double mean = static_cast<double>(tree_sum(squares)) / static_cast<double>(size);
-    const V scale(static_cast<float>(1 / std::sqrt(mean + eps)));
+    // An overflowed sum would scale the row to zeros and pass for a finite result: NaN shows.
+    const double scale_or_nan = mean <= std::numeric_limits<float>::max()
+                                    ? 1 / std::sqrt(mean + eps)
+                                    : std::numeric_limits<double>::quiet_NaN();
+    const V scale(static_cast<float>(scale_or_nan));
     for (index_t i = 0; i < size; i += simd::lanes) {
       const V v = V::load_part(x + i, size - i) * scale;
       (v * V::load_part(weight + i, size - i)).store(y + i);

@@ -59,10 +59,11 @@ struct FieldVisitorArchetype {
 ///  - `length_key(T)`: what of the sequence length T the frequencies depend on; equal keys mean
 ///    equal frequencies, so static policies return a constant.
 template <class P>
-concept FrequencyPolicy = std::copyable<P> && std::equality_comparable<P> &&
+concept FrequencyPolicy = std::is_copy_constructible_v<P> && std::is_copy_assignable_v<P> &&
     requires(P& m, const P& p, RotaryShape shape, std::int64_t seq_len, std::span<double> inv_freq,
              FieldVisitorArchetype visit) {
   { P::name } -> std::convertible_to<std::string_view>;
+  { p == p } -> std::convertible_to<bool>;
   { P::fields(m, visit) } -> std::same_as<void>;
   { P::fields(p, visit) } -> std::same_as<void>;
   { p.check(shape) } -> std::same_as<void>;
