@@ -43,7 +43,7 @@ die() {
 
 base_packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev libxxhash-dev nlohmann-json3-dev
   libcli11-dev libfmt-dev doctest-dev)
-check_packages=(clang clang-format)
+check_packages=(clang clang-format libclang-rt-dev)
 
 # The program that makes a package unnecessary when it is there by another way.
 program_of() {
@@ -223,18 +223,17 @@ run_checks() {
   lock
   install_packages "${base_packages[@]}" "${check_packages[@]}"
   require_cmake
-  local jobs preset compiler status=0
+  local jobs preset status=0
   jobs="$(jobs_count)"
+  local asan_arch=()
+  if [[ "$(uname -m)" != x86_64 ]]; then asan_arch=(-DROPEWALK_ARCH=native); fi
   step format "formatting (clang-format)" check_format
-  for preset in dev clang; do
-    compiler="$([[ $preset == dev ]] && echo g++ || echo clang++)"
+  for preset in warnings-gcc warnings-clang; do
     step "configure-$preset" "configuring build/$preset" cmake --preset "$preset"
-    step "headers-$preset" "every header alone, warnings as errors ($compiler)" \
-      cmake --build --preset "$preset-headers" -j "$jobs"
-    step "build-$preset" "everything, warnings as errors ($compiler)" \
+    step "build-$preset" "every source and every header alone, warnings as errors ($preset)" \
       cmake --build --preset "$preset" -j "$jobs"
   done
-  step configure-asan "configuring build/asan" cmake --preset asan
+  step configure-asan "configuring build/asan" cmake --preset asan "${asan_arch[@]}"
   step build-asan "building the tests with sanitizers" cmake --build --preset asan -j "$jobs"
   say "tests under address and undefined-behaviour sanitizers"
   (cd "$root" && ctest --preset asan -j "$jobs" --output-junit "$root/build/asan/ctest.xml") \

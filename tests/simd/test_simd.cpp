@@ -83,7 +83,8 @@ TEST_CASE("simd/math: exp2_from is 2^(s - m) whatever m, and moving m is exact")
       float at_60[simd::lanes], at_70[simd::lanes];
       exp2_from(V(s), simd::Exp2Reference<Arch>(60)).store(at_60);
       exp2_from(V(s), simd::Exp2Reference<Arch>(70)).store(at_70);
-      const double exact = std::exp2(std::fmax(static_cast<double>(s), 60.0 - simd::exp2_range) - 60);
+      const double exact =
+          std::exp2(std::fmax(static_cast<double>(s), 60.0 - simd::exp2_range) - 60);
       // 1.1e-7 of the polynomial and three roundings of 6e-8
       CHECK(std::fabs(static_cast<double>(at_60[5]) / exact - 1) < 2.9e-7);
       if (s > 70 - simd::exp2_range) CHECK(at_70[5] == at_60[5] * 0x1p-10f);

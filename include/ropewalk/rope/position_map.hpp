@@ -30,7 +30,8 @@ struct Identity {
 static_assert(PositionMap<Identity>);
 
 /// Packed documents: positions start from 0 at the start of each.
-/// cu_seqlens: (documents + 1) as FlashAttention has them, starts of the documents and the end, ascending from 0; not owned.
+/// cu_seqlens: (documents + 1) as FlashAttention has them, starts of the documents and the end,
+/// ascending from 0; not owned.
 struct DocumentRestart {
   std::span<const std::int32_t> cu_seqlens;
   std::int64_t operator()(std::int64_t token) const {

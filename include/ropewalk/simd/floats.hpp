@@ -129,14 +129,14 @@ class Floats {
   /// Indeterminate: a constructor that wrote would keep arrays of vectors out of registers (g++).
   Floats() = default;
   [[gnu::always_inline]] explicit Floats(float x) {
-    unroll<registers>([&](auto i) __attribute__((always_inline)) { r_[i] = R::broadcast(x); });
+    each_register([&](auto i) __attribute__((always_inline)) { r_[i] = R::broadcast(x); });
   }
 
   /// p[0..15]; any alignment.
   [[gnu::always_inline]] static Floats load(const float* p) {
     Floats x;
-    unroll<registers>([&](auto i)
-                          __attribute__((always_inline)) { x.r_[i] = R::load(p + i * R::width); });
+    each_register([&](auto i)
+                      __attribute__((always_inline)) { x.r_[i] = R::load(p + i * R::width); });
     return x;
   }
   /// p[0..count - 1], then zeros; reads nothing beyond. 0 <= count <= 16.
@@ -153,8 +153,8 @@ class Floats {
     }
   }
   [[gnu::always_inline]] void store(float* p) const {
-    unroll<registers>([&](auto i)
-                          __attribute__((always_inline)) { R::store(p + i * R::width, r_[i]); });
+    each_register([&](auto i)
+                      __attribute__((always_inline)) { R::store(p + i * R::width, r_[i]); });
   }
   /// Writes the first `count` lanes only.
   [[gnu::always_inline]] void store_part(float* p, index_t count) const {
@@ -177,14 +177,14 @@ class Floats {
   [[gnu::always_inline]] friend Floats min(Floats a, Floats b) { return map(&R::min, a, b); }
   /// a * b + c, rounded once.
   [[gnu::always_inline]] friend Floats fma(Floats a, Floats b, Floats c) {
-    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+    each_register([&](auto i) __attribute__((always_inline)) {
       c.r_[i] = R::fma(a.r_[i], b.r_[i], c.r_[i]);
     });
     return c;
   }
   /// x, but 0 where a == b.
   [[gnu::always_inline]] friend Floats zero_where_equal(Floats x, Floats a, Floats b) {
-    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+    each_register([&](auto i) __attribute__((always_inline)) {
       x.r_[i] = R::zero_where_equal(x.r_[i], a.r_[i], b.r_[i]);
     });
     return x;
@@ -192,7 +192,7 @@ class Floats {
   /// 2^(n - k) for the integer n that sits in the low bits of a sum with 1.5 * 2^23, given
   /// exponent_bits = (k - 127) << 23; -126 <= n - k <= 127.
   [[gnu::always_inline]] friend Floats power_of_two(Floats magic_sum, std::int32_t exponent_bits) {
-    unroll<registers>([&](auto i) __attribute__((always_inline)) {
+    each_register([&](auto i) __attribute__((always_inline)) {
       magic_sum.r_[i] = R::power_of_two(magic_sum.r_[i], exponent_bits);
     });
     return magic_sum;
@@ -236,10 +236,19 @@ class Floats {
   }
 
  private:
+  /// f(0), f(1), ..; a loop where there are many registers, since unrolling would cost much to
+  /// compile and the compiler may vectorise the loop.
+  template <class F>
+  [[gnu::always_inline]] static void each_register(F&& f) {
+    if constexpr (registers <= 4) {
+      unroll<registers>(f);
+    } else {
+      for (std::size_t i = 0; i < registers; ++i) f(i);
+    }
+  }
   template <class F>
   [[gnu::always_inline]] static Floats map(F f, Floats a, const Floats& b) {
-    unroll<registers>([&](auto i)
-                          __attribute__((always_inline)) { a.r_[i] = f(a.r_[i], b.r_[i]); });
+    each_register([&](auto i) __attribute__((always_inline)) { a.r_[i] = f(a.r_[i], b.r_[i]); });
     return a;
   }
   std::array<typename R::Float, registers> r_;
