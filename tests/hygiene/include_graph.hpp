@@ -43,7 +43,8 @@ inline std::string layer_of(std::string_view header) {
   const std::string_view folder = header.substr(0, slash);
   const std::string_view name = header.substr(slash + 1);
   if (folder == "rope" && starts_with_any(name, {"rotate"})) return "rope_kernels";
-  if (folder == "attention" && !starts_with_any(name, {"mask", "concepts", "block_plan"})) {
+  if (folder == "attention" &&
+      !starts_with_any(name, {"mask", "concepts", "block_plan", "softmax_state"})) {
     return "attention_kernels";
   }
   if (folder == "model" && (name == "config.hpp" || name == "weights.hpp")) return "model_data";

@@ -28,7 +28,7 @@ void rmsnorm(const float* x, index_t ldx, index_t rows, index_t size, const floa
     }
     const double mean = static_cast<double>(tree_sum(squares)) / static_cast<double>(size);
     // An overflowed sum would scale the row to zeros and pass for a finite result: NaN shows.
-    constexpr double largest = std::numeric_limits<float>::max();
+    constexpr auto largest = static_cast<double>(std::numeric_limits<float>::max());
     const double scale_or_nan =
         mean <= largest ? 1 / std::sqrt(mean + eps) : std::numeric_limits<double>::quiet_NaN();
     const V scale(static_cast<float>(scale_or_nan));
