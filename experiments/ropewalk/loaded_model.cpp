@@ -133,4 +133,28 @@ std::vector<Setting> parse_settings(const std::vector<std::string>& specs,
   return settings;
 }
 
+namespace {
+
+ModelFacts facts_of(const LlamaConfig& config, const AnyFrequency& rope) {
+  return {.rope = rope,
+          .defaults = {.rope_theta = rope_theta_of(rope),
+                       .max_position_embeddings = config.max_position_embeddings},
+          .head_dim = config.head_dim};
+}
+
+}  // namespace
+
+ModelFacts read_config_facts(const std::string& path) {
+  const JsonDocument document = read_json(FileSource(path));
+  const HfConfig config = parse_hf_config(document.view());
+  for (const std::string& note : config.notes) remark(false, "note: " + path + ": " + note);
+  return facts_of(config.config, config.rope);
+}
+
+ModelFacts read_model_facts(const std::string& path) {
+  if (is_directory(path)) return read_config_facts(path + "/config.json");
+  const Checkpoint checkpoint = load_checkpoint(path);
+  return facts_of(checkpoint.config, checkpoint.rope);
+}
+
 }  // namespace cli

@@ -53,6 +53,18 @@ struct LoadedModel {
   AnyTokenizer open_tokenizer() const;
 };
 
+/// What a model says of its rotation.
+struct ModelFacts {
+  AnyFrequency rope = {};
+  ModelRope defaults = {};
+  std::optional<std::int64_t> head_dim = {};
+};
+
+/// From a config.json, without its weights; remarks go to stderr.
+ModelFacts read_config_facts(const std::string& path);
+/// From whatever --model takes; a folder's weights are not read.
+ModelFacts read_model_facts(const std::string& path);
+
 /// One frequency policy to run.
 struct Setting {
   std::string arg = {};  ///< as given

@@ -3,10 +3,6 @@
 /// `ropewalk rope show`: the frequencies of a rope setting.
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-
-#include "ropewalk/hub/checkpoint.hpp"
-#include "ropewalk/hub/hf_config.hpp"
 
 #include "commands.hpp"
 #include "loaded_model.hpp"
@@ -24,32 +20,6 @@ constexpr const char* examples =
     "      --head-dim 64 --format jsonl\n"
     "  ropewalk rope show hf-folder/config.json\n"
     "  ropewalk rope show dynamic:factor=2 --model hf-folder --length 8K\n";
-
-/// What a model says of its rotation.
-struct ModelFacts {
-  AnyFrequency rope = {};
-  ModelRope defaults = {};
-  std::optional<std::int64_t> head_dim = {};
-};
-
-ModelFacts facts_of(const LlamaConfig& config, const AnyFrequency& rope) {
-  return {.rope = rope,
-          .defaults = {.rope_theta = rope_theta_of(rope),
-                       .max_position_embeddings = config.max_position_embeddings},
-          .head_dim = config.head_dim};
-}
-
-ModelFacts read_config(const std::string& path) {
-  const JsonDocument document = read_json(FileSource(path));
-  const HfConfig config = parse_hf_config(document.view());
-  for (const std::string& note : config.notes) remark(false, "note: " + path + ": " + note);
-  return facts_of(config.config, config.rope);
-}
-
-bool is_folder(const std::string& path) {
-  struct stat s {};
-  return ::stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
-}
 
 std::string table_text(const Row& row, const std::vector<double>& inv_freq,
                        const std::vector<double>& wavelength) {
@@ -85,14 +55,9 @@ int run_rope_show(Arguments arguments) {
 
   ModelFacts facts;
   Setting setting{.arg = spec};
-  if (!model.empty() && is_folder(model)) {
-    facts = read_config(model + "/config.json");
-  } else if (!model.empty()) {
-    const Checkpoint checkpoint = load_checkpoint(model);
-    facts = facts_of(checkpoint.config, checkpoint.rope);
-  }
+  if (!model.empty()) facts = read_model_facts(model);
   if (spec.ends_with(".json")) {
-    facts = read_config(spec);
+    facts = read_config_facts(spec);
     setting.policy = facts.rope;
   } else if (spec == "default" && !model.empty()) {
     setting.policy = facts.rope;

@@ -81,8 +81,9 @@ TEST_CASE("core/elementary: power_product is rounded once") {
   for (std::uint64_t i = 0; i < 5000; ++i) {
     const double a = uniform(2 * i, 2, 1e7), b = uniform(2 * i + 1, 1, 100);
     const double n = -2.0 * static_cast<double>(i % 64);
-    const long double truth = std::pow(static_cast<long double>(a), n / 128.0L) *
-                              std::pow(static_cast<long double>(b), n / 126.0L);
+    const long double truth =
+        std::pow(static_cast<long double>(a), static_cast<long double>(n) / 128.0L) *
+        std::pow(static_cast<long double>(b), static_cast<long double>(n) / 126.0L);
     worst = std::max(worst, ulps(elementary::power_product(a, n, 128, b, n, 126), truth));
     CHECK(elementary::power_product(a, n, 128, 1, n, 126) == elementary::pow(a, n, 128));
   }
@@ -123,8 +124,10 @@ TEST_CASE("core/elementary: sine and cosine of turns are within 2e-16") {
     if (i % 3 == 0) phase >>= i % 60;
     const elementary::SinCos v = elementary::sincos_turns(phase);
     const long double a = static_cast<long double>(phase) * radians_per_phase;
-    worst = std::max(worst, static_cast<double>(std::fabs(std::sin(a) - v.sin)));
-    worst = std::max(worst, static_cast<double>(std::fabs(std::cos(a) - v.cos)));
+    worst = std::max(worst,
+                     static_cast<double>(std::fabs(std::sin(a) - static_cast<long double>(v.sin))));
+    worst = std::max(worst,
+                     static_cast<double>(std::fabs(std::cos(a) - static_cast<long double>(v.cos))));
   }
   CHECK(worst < 2e-16);
   // The quadrants' borders are exact.
@@ -146,10 +149,10 @@ TEST_CASE("core/elementary: sine and cosine of radians up to 1e8") {
   for (std::uint64_t i = 0; i < 20000; ++i) {
     const double x = i % 2 == 0 ? uniform(i, -10, 10) : uniform(i, -1e8, 1e8);
     const elementary::SinCos v = elementary::sincos(x);
-    worst = std::max(worst,
-                     static_cast<double>(std::fabs(std::sin(static_cast<long double>(x)) - v.sin)));
-    worst = std::max(worst,
-                     static_cast<double>(std::fabs(std::cos(static_cast<long double>(x)) - v.cos)));
+    worst = std::max(worst, static_cast<double>(std::fabs(std::sin(static_cast<long double>(x)) -
+                                                          static_cast<long double>(v.sin))));
+    worst = std::max(worst, static_cast<double>(std::fabs(std::cos(static_cast<long double>(x)) -
+                                                          static_cast<long double>(v.cos))));
     const double small = std::ldexp(uniform(i, -0.75, 0.75), -static_cast<int>(i % 60));
     if (small == 0) continue;
     worst_small = std::max(worst_small, ulps(elementary::sincos(small).sin,

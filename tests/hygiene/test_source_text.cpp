@@ -199,7 +199,9 @@ TEST_CASE("hygiene/source_text: faults planted in a header are found") {
       {"#define SQUARE(x) ((x) * (x))\n", "defines the macro SQUARE"},
       {"using namespace std;\n", "using namespace"},
   };
-  for (const auto& [line, fault] : planted) {
+  for (const auto& pair : planted) {  // clang 14 captures no structured bindings
+    const std::string& line = pair.first;
+    const std::string& fault = pair.second;
     CAPTURE(line);
     const std::vector<std::string> found =
         header_faults("include/ropewalk/rope/x.hpp", good + line);

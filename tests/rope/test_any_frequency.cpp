@@ -104,6 +104,7 @@ TEST_CASE("rope/any_frequency: a program's own list adds its methods to the text
   using Mine = MethodList<AdjustedBase, Uniform>;
   const AnyFrequencyOf<Mine> policy = parse_rope<Mine>("uniform", trained);
   CHECK(policy.method() == "uniform");
+  CHECK(policy == parse_rope<Mine>("uniform", trained));
   CHECK(make_frequency_plan(policy, {.rotary_dim = 4}).inv_freq == std::vector<double>{0.5, 0.5});
   CHECK_THROWS_AS(parse_rope("uniform", trained), Error);
   CHECK_THROWS_AS(parse_rope<Mine>("yarn:factor=4", trained), Error);

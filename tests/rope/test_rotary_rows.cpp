@@ -37,10 +37,12 @@ double worst_error(const RotaryRows& rows, const Positions& positions, const Fre
       const auto at = static_cast<std::size_t>(rows.row[t] * rows.num_pairs + i);
       const long double angle = static_cast<long double>(positions[t]) * frequency(i);
       const auto factor = static_cast<long double>(attention_factor);
-      worst =
-          std::max(worst, static_cast<double>(std::fabs(std::cos(angle) - rows.cos[at] / factor)));
-      worst =
-          std::max(worst, static_cast<double>(std::fabs(std::sin(angle) - rows.sin[at] / factor)));
+      worst = std::max(
+          worst, static_cast<double>(
+                     std::fabs(std::cos(angle) - static_cast<long double>(rows.cos[at]) / factor)));
+      worst = std::max(
+          worst, static_cast<double>(
+                     std::fabs(std::sin(angle) - static_cast<long double>(rows.sin[at]) / factor)));
     }
   }
   return worst;
