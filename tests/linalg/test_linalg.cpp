@@ -46,7 +46,7 @@ TEST_CASE("linalg/gemm: every element is one fma chain over k ascending, bit for
   for_each_arch([]<class Arch>() {
     for (const index_t rows : {0, 1, 2, 5, 6, 7, 13}) {
       for (const index_t outputs : {1, 16, 17, 48, 64, 65, 100, 129}) {
-        for (const index_t depth : {0, 1, 3, 31}) {
+        for (const index_t depth : {1, 2, 3, 31}) {
           const index_t lda = depth + 3, ldc = round_up(outputs, 16) + 1;
           const auto a = normal_floats(rows * lda + 1, 1);
           const auto w = normal_floats(outputs * depth, 2);
