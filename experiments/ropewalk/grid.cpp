@@ -122,9 +122,7 @@ void check_nll_file(const std::string& path, const GridOptions& options) {
     }
   }
   const std::string folder = ropewalk::detail::directory_of(path);
-  struct stat s {};
-  const bool is_folder = ::stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
-  if (is_folder || ::access(folder.c_str(), W_OK | X_OK) != 0) {
+  if (is_directory(path) || ::access(folder.c_str(), W_OK | X_OK) != 0) {
     fail_usage("--nll-out", path, "a file in an existing folder that may be written to");
   }
 }

@@ -13,11 +13,6 @@ namespace cli {
 
 namespace {
 
-bool exists(const std::string& path) {
-  struct stat s {};
-  return ::stat(path.c_str(), &s) == 0;
-}
-
 bool has_content(const std::string& path) {
   struct stat s {};
   return ::stat(path.c_str(), &s) == 0 && s.st_size > 0;
@@ -76,9 +71,9 @@ ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const R
   const std::string results = path_ + "/results.jsonl";
   const std::string config_hash = configuration_hash(configuration);
   const auto compare = [&] { as_state([&] { compare_manifest(configuration); }); };
-  if (exists(manifest)) compare();  // refuses without touching anything
+  if (file_exists(manifest)) compare();  // refuses without touching anything
   // An empty log without manifest is what a process leaves that was killed right at its start.
-  if (!exists(manifest) && has_content(results)) {
+  if (!file_exists(manifest) && has_content(results)) {
     fail({.kind = ErrorClass::state,
           .file = path_,
           .found = "results.jsonl without manifest.json",
@@ -87,7 +82,7 @@ ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const R
   }
   create_folders(path_);
   log_.emplace(results);
-  if (exists(manifest)) {
+  if (file_exists(manifest)) {
     compare();
   } else {
     std::string text = "{\n  \"config_hash\": \"" + config_hash + "\",\n  \"configuration\": {";

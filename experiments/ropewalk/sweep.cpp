@@ -5,7 +5,6 @@
 #include <limits>
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include "commands.hpp"
 #include "grid.hpp"
@@ -99,8 +98,7 @@ int run_sweep(Arguments arguments) {
   options.text("--out", "DIR", out, "Results folder [ropewalk-results/sweep-HASH]");
   if (!options.parse(arguments)) return 0;
   check_grid_options(o);
-  struct stat s {};
-  if (!out.empty() && ::stat(out.c_str(), &s) == 0 && !S_ISDIR(s.st_mode)) {
+  if (!out.empty() && file_exists(out) && !is_directory(out)) {
     fail_usage("--out", out, "a folder, or a name that is free");
   }
 

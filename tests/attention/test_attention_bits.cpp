@@ -93,7 +93,6 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
     }
     joined.query_blocks[b].ranges = {first, static_cast<index_t>(joined.ranges.size())};
   }
-  constexpr double log2_e = 1.44269504088896340736;
   const auto scale = static_cast<float>(log2_e / std::sqrt(static_cast<double>(d)));
   std::vector<float> scaled[2] = {p.q, q2};
   std::vector<float> keys[2], values(static_cast<std::size_t>(joined.key_slots * d));

@@ -58,7 +58,6 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
       panels.store_value(h, slot_of(t), &v(t, h, 0));
     }
   });
-  constexpr double log2_e = 1.44269504088896340736;
   const double natural = options.softmax_scale != 0 ? options.softmax_scale
                                                     : 1 / std::sqrt(static_cast<double>(head_dim));
   const auto scale = static_cast<float>(natural * log2_e);

@@ -13,6 +13,10 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
+/// Scores are kept in units of ln 2: natural scores times log2(e).
+inline constexpr double log2_e = 1.44269504088896340736;
+inline constexpr double ln_2 = 0.693147180559945309417;
+
 /// 2^exponent as a float for exponent <= 0; 0 where it would be subnormal.
 constexpr float power_of_two(std::int32_t exponent) {
   if (exponent < -126) return 0.0f;
@@ -54,8 +58,7 @@ struct SoftmaxState {
     if (!(sum > 0)) return std::numeric_limits<double>::quiet_NaN();
     int exponent = 0;
     const double mantissa = std::frexp(sum, &exponent);
-    constexpr double ln2 = 0.693147180559945309417;
-    return std::fma(static_cast<double>(reference) + exponent, ln2, elementary::log(mantissa));
+    return std::fma(static_cast<double>(reference) + exponent, ln_2, elementary::log(mantissa));
   }
 };
 

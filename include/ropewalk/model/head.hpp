@@ -73,9 +73,8 @@ void head_nll(const float* hidden, index_t ld, std::span<const TokenId> targets,
   }
   for (index_t r = 0; r < rows; ++r) {
     const Row& row = row_state[r];
-    constexpr double ln2 = 0.693147180559945309417;
     const double target = static_cast<double>(row.target_score);
-    results[static_cast<std::size_t>(r)].nll = std::fma(-target, ln2, row.state.lse());
+    results[static_cast<std::size_t>(r)].nll = std::fma(-target, ln_2, row.state.lse());
   }
 }
 

@@ -148,7 +148,6 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
     kernels.rotate_head(c.pair_layout, head, rotary->cos.data() + row, rotary->sin.data() + row,
                         rotary->num_pairs, Rotation::forward);
   };
-  constexpr double log2_e = 1.44269504088896340736;
   const auto scale =
       static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
@@ -216,7 +215,6 @@ void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTabl
   TokenId targets[head_rows];
   HeadResult found[head_rows];
   const auto count = static_cast<index_t>(tokens.size());
-  constexpr double log2_e = 1.44269504088896340736;
   for (index_t r = 0; r < count; ++r) {
     const index_t token = tokens[static_cast<std::size_t>(r)];
     float* row = scratch + r * b.hidden_stride;
