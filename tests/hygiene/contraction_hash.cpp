@@ -27,6 +27,8 @@
 #include "ropewalk/rope/rotary_rows.hpp"
 #include "ropewalk/rope/rotate.hpp"
 
+#include "../support/random.hpp"
+
 namespace {
 
 using namespace ropewalk;
@@ -68,15 +70,6 @@ bool print_agreed(const std::string& what, const Compute& compute) {
   return agree;
 }
 
-std::vector<float> normals(index_t count, std::uint32_t stream) {
-  std::vector<float> out;
-  const Random random{.seed = 20, .stream = stream, .step = 0};
-  for (index_t i = 0; i < count; ++i) {
-    out.push_back(static_cast<float>(random.normal(static_cast<std::uint64_t>(i))));
-  }
-  return out;
-}
-
 constexpr ModelRope trained{.rope_theta = 10000, .max_position_embeddings = 256};
 constexpr const char* specs[] = {
     "default",      "theta=500000",  "linear:factor=4",
@@ -114,7 +107,7 @@ bool rotations() {
           "rotation, layout " + std::to_string(static_cast<int>(layout)) + ", direction " +
               std::to_string(static_cast<int>(direction)),
           [&]<class Arch>(Arch) {
-            std::vector<float> x = normals(tokens * heads * head_dim, 2);
+            std::vector<float> x = normal_floats(tokens * heads * head_dim, 2);
             rotate<Arch>({x.data(), {tokens, heads, head_dim}}, rows, layout, direction);
             return hash_of(std::span<const float>(x));
           });
@@ -133,30 +126,7 @@ Llama<float> random_model() {
                            .head_dim = 22,
                            .vocab_size = 601,
                            .max_position_embeddings = 256};
-  LlamaWeights<float> weights = make_llama_weights<float>(config);
-  std::uint32_t stream = 10;
-  const auto fill_vector = [&](Buffer<float>& x) {
-    const std::vector<float> values = normals(x.size(), stream++);
-    for (index_t i = 0; i < x.size(); ++i) {
-      x[i] = std::fma(0.1f, values[static_cast<std::size_t>(i)], 1.0f);
-    }
-  };
-  const auto fill_matrix = [&](PackedMatrix<float>& x) {
-    std::vector<float> values = normals(x.outputs() * x.inputs(), stream++);
-    for (float& v : values) v *= 0.125f;  // about 1 / sqrt(inputs): losses stay moderate
-    for (index_t n = 0; n < x.outputs(); ++n) {
-      x.set_row(n, std::span<const float>(values).subspan(static_cast<std::size_t>(n * x.inputs()),
-                                                          static_cast<std::size_t>(x.inputs())));
-    }
-  };
-  for_each_parameter(config, weights, [&](const std::string&, auto& storage) {
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(storage)>, Buffer<float>>) {
-      fill_vector(storage);
-    } else {
-      fill_matrix(storage);
-    }
-  });
-  return make_llama(config, std::move(weights));
+  return random_llama(config);
 }
 
 bool losses() {
@@ -193,7 +163,7 @@ bool losses() {
 
 int main() {
   if (!processor_suffices()) return 77;
-  print_line("normal numbers", hash_of(std::span<const float>(normals(4096, 1))));
+  print_line("normal numbers", hash_of(std::span<const float>(normal_floats(4096, 1))));
   const bool agree = rotary_rows() && rotations() && losses();
   return agree ? 0 : 1;
 }
