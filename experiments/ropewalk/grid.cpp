@@ -31,25 +31,12 @@ std::optional<std::pair<index_t, index_t>> first_nonfinite(const WindowLosses& l
   return std::nullopt;
 }
 
-/// Sum of the losses of the first `length` positions of all windows, nats.
-double sum_of(const WindowLosses& losses, index_t length) {
-  CompensatedSum sum;
-  for (index_t w = 0; w < losses.windows; ++w) {
-    for (index_t t = 0; t < length; ++t) {
-      sum.add(losses.nll[static_cast<std::size_t>(w * losses.length + t)]);
-    }
-  }
-  return sum.value();
-}
-
 CellRow make_cell(const Setting& setting, const FrequencyPlan& plan, const WindowLosses& losses,
                   index_t length, const ScoringData& data, const std::string& protocol,
                   const Row& origin) {
   const LossSummary s = summarize(losses, length);
   const auto nonfinite = first_nonfinite(losses, length);
   const std::int64_t text_bytes = data.text_bytes(length);
-  const double nll_sum = sum_of(losses, length);
-  constexpr double bits_per_nat = 1.44269504088896340736;
   const auto if_finite = [&](double value) { return nonfinite ? Value() : Value(value); };
   CellRow cell;
   cell.results = {
@@ -62,12 +49,12 @@ CellRow make_cell(const Setting& setting, const FrequencyPlan& plan, const Windo
       {"ppl", if_finite(s.ppl)},
       {"top1", if_finite(s.top1)},
       {"se", s.windows > 1 ? if_finite(s.se) : Value()},
-      {"bpb", text_bytes > 0 ? if_finite(nll_sum * bits_per_nat / static_cast<double>(text_bytes))
-                             : Value()},
+      {"bpb",
+       text_bytes > 0 ? if_finite(s.nll_sum * log2_e / static_cast<double>(text_bytes)) : Value()},
       {"protocol", protocol},
       {"mode", setting.depends_on_length ? fmt::format("prefill({})", length) : "static"},
       {"rope_hash", hash_text(plan.rope_hash)},
-      {"nll_sum", if_finite(nll_sum)},
+      {"nll_sum", if_finite(s.nll_sum)},
       {"status", std::string(nonfinite ? "nonfinite" : "ok")}};
   cell.origin = origin;
   if (nonfinite) {

@@ -20,6 +20,7 @@ TEST_CASE("eval/statistics: mean, share, standard error and prefixes by hand") {
       .windows = 2, .length = 3, .nll = {1, 2, 6, 3, 4, 5}, .top1 = {1, 0, 1, 0, 0, 1}};
   const LossSummary two = summarize(losses, 2);
   CHECK(two.tokens == 4);
+  CHECK(two.nll_sum == 10);
   CHECK(two.nll == 2.5);
   CHECK(two.ppl == doctest::Approx(std::exp(2.5)).epsilon(1e-15));
   CHECK(two.top1 == 0.25);

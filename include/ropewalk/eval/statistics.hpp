@@ -44,6 +44,7 @@ struct LossSummary {
   index_t length = 0;
   index_t windows = 0;
   std::int64_t tokens = 0;  ///< scored
+  double nll_sum = 0;       ///< of all scored tokens, nats
   double nll = 0;           ///< mean, nats per token
   double ppl = 0;           ///< exp(nll)
   double top1 = 0;          ///< share of targets that were the argmax
@@ -69,7 +70,8 @@ inline LossSummary summarize(const WindowLosses& losses, index_t length) {
     total.add(window.value());
     mean[static_cast<std::size_t>(w)] = window.value() / static_cast<double>(length);
   }
-  s.nll = total.value() / static_cast<double>(s.tokens);
+  s.nll_sum = total.value();
+  s.nll = s.nll_sum / static_cast<double>(s.tokens);
   s.ppl = elementary::exp(s.nll);
   s.top1 = hits.value() / static_cast<double>(s.tokens);
   if (losses.windows > 1) {
