@@ -91,6 +91,13 @@ TEST_CASE("attention/attention: every even head_dim, grouped heads") {
   });
 }
 
+TEST_CASE("attention/attention: weights far below the largest still count") {
+  // Logits of deviation 9: rows whose weights span 2^40. Scores of 40 carry rounding errors of
+  // some 40 * 2^-24, ten times those of the other cases.
+  const Problem p(200, 200, 2, 1, 16, 3);
+  check_against_oracle(p, Causal{}, run(p, Causal{}), 10);
+}
+
 TEST_CASE("attention/attention: every kind of mask agrees with the oracle") {
   const Problem p(610, 610, 2, 1, 16);
   const std::vector<std::int32_t> documents = {0, 3, 3, 130, 520, 521, 610};

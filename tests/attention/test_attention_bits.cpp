@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -49,6 +50,17 @@ TEST_CASE(
     const Result r = run(q, Causal{});
     for (index_t t = 0; t < n - past; ++t) REQUIRE(row(r, t) == row(whole, past + t));
   }
+}
+
+TEST_CASE("attention/attention: not a trace of an invisible value reaches a row") {
+  for_each_arch([]<class Arch>() {
+    Problem p(23, 23, 1, 1, 16);  // keys 16 .. 22 share a vector, so that rows see part of it
+    const Result before = run<Arch>(p, Causal{});
+    for (index_t c = 0; c < 16; ++c) p.v[static_cast<std::size_t>(22 * 16 + c)] = 1e30f;
+    const Result after = run<Arch>(p, Causal{});
+    CHECK(std::equal(after.out.begin(), after.out.end() - 16, before.out.begin()));
+    CHECK(after.out.back() != before.out.back());
+  });
 }
 
 TEST_CASE("attention/attention: packed documents have the bits of the documents alone") {
