@@ -9,5 +9,6 @@
 #include "ropewalk/rope/frequency_plan.hpp"
 #include "ropewalk/rope/pair_layout.hpp"
 #include "ropewalk/rope/position_map.hpp"
+#include "ropewalk/rope/query_scale.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
 #include "ropewalk/rope/rotary_rows.hpp"

@@ -116,11 +116,45 @@ TEST_CASE("hub/hf_config: values by class and culprit") {
       {"C20 0", {{"partial_rotary_factor", "0"}}, "config", "partial_rotary_factor"},
       {"C20 1.5", {{"partial_rotary_factor", "1.5"}}, "config"},
       {"C20 -1", {{"partial_rotary_factor", "-1"}}, "config"},
-      {"C20 0.5", {{"partial_rotary_factor", "0.5"}}, "unsupported"},
+      {"C20 0.5", {{"head_dim", "8"}, {"partial_rotary_factor", "0.5"}}, "accepted"},
+      {"C20 odd", {{"partial_rotary_factor", "0.5"}}, "config", "even number of rotated channels"},
+      {"C20 string", {{"partial_rotary_factor", R"("0.5")"}}, "config", "partial_rotary_factor"},
       {"C20 in dict",
-       {{"rope_parameters",
+       {{"head_dim", "8"},
+        {"rope_parameters",
          R"({"rope_type":"default","rope_theta":1e4,"partial_rotary_factor":0.5})"}},
-       "unsupported"},
+       "accepted"},
+      {"C20 two that differ",
+       {{"head_dim", "8"}, {"partial_rotary_factor", "0.5"}, {"rotary_pct", "0.25"}},
+       "config",
+       "/rotary_pct"},
+      {"C20 top level and dict differ",
+       {{"head_dim", "8"},
+        {"partial_rotary_factor", "0.5"},
+        {"rope_scaling", R"({"type":"linear","factor":2,"partial_rotary_factor":0.25})"}},
+       "config",
+       "/partial_rotary_factor"},
+      {"rotary_dim", {{"head_dim", "8"}, {"rotary_dim", "4"}}, "accepted"},
+      {"rotary_dim odd", {{"head_dim", "8"}, {"rotary_dim", "3"}}, "config", "even"},
+      {"rotary_dim too wide", {{"head_dim", "8"}, {"rotary_dim", "10"}}, "config", "head_dim = 8"},
+      {"rotary_dim and share agree",
+       {{"head_dim", "8"}, {"rotary_dim", "4"}, {"rotary_pct", "0.5"}},
+       "accepted"},
+      {"rotary_dim and share differ",
+       {{"head_dim", "8"}, {"rotary_dim", "6"}, {"rotary_pct", "0.5"}},
+       "config",
+       "/rotary_dim"},
+      {"proportional with rotary_dim",
+       {{"head_dim", "8"},
+        {"rotary_dim", "4"},
+        {"rope_scaling", R"({"type":"proportional","partial_rotary_factor":0.5})"}},
+       "config",
+       "/rotary_dim"},
+      {"use_logn_attn", {{"use_logn_attn", "true"}}, "accepted"},
+      {"use_logn_attn 1", {{"use_logn_attn", "1"}}, "config", "/use_logn_attn"},
+      {"seq_length 0", {{"use_logn_attn", "true"}, {"seq_length", "0"}}, "config", "/seq_length"},
+      {"use_dynamic_ntk", {{"use_dynamic_ntk", "true"}}, "unsupported", "/use_dynamic_ntk"},
+      {"use_dynamic_ntk false", {{"use_dynamic_ntk", "false"}}, "accepted"},
       {"C20 1", {{"partial_rotary_factor", "1.0"}}, "accepted"},
       {"C21 0", {{"rms_norm_eps", "0"}}, "config", "rms_norm_eps"},
       {"C21 negative", {{"rms_norm_eps", "-1e-5"}}, "config"},
@@ -312,6 +346,105 @@ TEST_CASE("hub/hf_rope: yarn's factor may be null, then it is the ratio of the l
       {{"head_dim", "8"},
        {"rope_scaling", R"({"type":"yarn","factor":2,"original_max_position_embeddings":16})"}});
   CHECK(d.rope.get_if<Yarn>()->factor == 2);
+}
+
+TEST_CASE("hub/hf_rope: which channels rotate") {
+  const Changes head{{"head_dim", "8"}};
+  const auto part = [&](Changes more) {
+    more.push_back(head[0]);
+    return parsed(more).rope.modifiers();
+  };
+  const RopeModifiers half{.partial_rotary_factor = 0.5};
+  CHECK(part({{"partial_rotary_factor", "0.5"}}) == half);
+  CHECK(part({{"rotary_pct", "0.5"}}) == half);
+  CHECK(part({{"rope_pct", "0.5"}}) == half);
+  CHECK(part({{"rope_theta", ""},
+              {"rope_parameters",
+               R"({"rope_type":"yarn","factor":2,"rope_theta":1e4,"partial_rotary_factor":0.5,)"
+               R"("original_max_position_embeddings":32})"}}) == half);
+  CHECK(part({{"rotary_dim", "4"}}) == RopeModifiers{.rotary_dim = 4});
+  CHECK(part({{"rotary_dim", "8"}}) == RopeModifiers{});
+  CHECK(part({{"partial_rotary_factor", "1"}}) == RopeModifiers{});
+  CHECK(rope_of({{"head_dim", "8"}, {"rotary_pct", "0.25"}}) ==
+        "default:rope_theta=10000,partial_rotary_factor=0.25");
+  // Of `proportional` the share is the method's own, wherever it stands.
+  const std::string own = "proportional:rope_theta=10000,factor=1,partial_rotary_factor=0.5";
+  CHECK(rope_of({{"head_dim", "8"},
+                 {"rope_scaling", R"({"type":"proportional","partial_rotary_factor":0.5})"}}) ==
+        own);
+  CHECK(rope_of({{"head_dim", "8"},
+                 {"rope_scaling", R"({"type":"proportional"})"},
+                 {"partial_rotary_factor", "0.5"}}) == own);
+  CHECK(noted(parsed({{"head_dim", "8"}, {"rope_scaling", R"({"type":"proportional"})"}}),
+              "partial_rotary_factor is not given"));
+}
+
+TEST_CASE("hub/hf_rope: log-n scaling of Qwen-1") {
+  CHECK(rope_of({{"use_logn_attn", "true"}, {"seq_length", "2048"}}) ==
+        "default:rope_theta=10000,logn_length=2048");
+  CHECK(rope_of({{"use_logn_attn", "true"}}) == "default:rope_theta=10000,logn_length=64");
+  CHECK(rope_of({{"use_logn_attn", "false"}, {"seq_length", "2048"}}) ==
+        "default:rope_theta=10000");
+}
+
+TEST_CASE("hub/hf_rope: longrope, its older name, and where its lengths and factor come from") {
+  const std::string lists = R"("short_factor":[1,1.05,1.1,2],"long_factor":[1,2.5,5,10])";
+  const auto rope = [&](const std::string& more, const Changes& outer = {}) {
+    Changes changes = outer;
+    changes.emplace_back("head_dim", "8");
+    changes.emplace_back("rope_scaling", "{" + lists + more + "}");
+    return parsed(changes).rope;
+  };
+  const LongRope expected{.rope_theta = 10000,
+                          .short_factor = {1, 1.05, 1.1, 2},
+                          .long_factor = {1, 2.5, 5, 10},
+                          .factor = 4,
+                          .original_max_position_embeddings = 16};
+  const std::string length = R"(,"original_max_position_embeddings":16)";
+  const Changes top{{"original_max_position_embeddings", "16"}};
+  CHECK(rope(R"(,"rope_type":"longrope","factor":4)" + length) == AnyFrequency(expected));
+  CHECK(rope(R"(,"type":"su","factor":4)" + length) == AnyFrequency(expected));
+  CHECK(rope(R"(,"type":"longrope")" + length) == AnyFrequency(expected));  // 64 / 16
+  CHECK(rope(R"(,"type":"longrope","factor":null)", top) == AnyFrequency(expected));
+  CHECK(rope(R"(,"type":"su")", top) == AnyFrequency(expected));  // as Phi-3 writes it
+  LongRope scaled = expected;
+  scaled.short_mscale = 1;
+  scaled.long_mscale = 1.25;
+  CHECK(rope(R"(,"type":"longrope","short_mscale":1.0,"long_mscale":1.25)", top) ==
+        AnyFrequency(scaled));
+  LongRope given = expected;
+  given.factor = 2;
+  given.attention_factor_override = 1.5;
+  CHECK(rope(R"(,"type":"longrope","factor":2,"attention_factor":1.5)", top) ==
+        AnyFrequency(given));
+
+  const auto error = [&](const std::string& dict, const Changes& outer = {}) {
+    Changes changes = outer;
+    changes.emplace_back("head_dim", "8");
+    changes.emplace_back("rope_scaling", dict);
+    const ErrorInfo e = config_error(changes);
+    CHECK(e.file == "config.json");
+    return std::string(error_class_name(e.kind)) + " " + to_text(e);
+  };
+  const auto says = [](const std::string& text, const std::string& part) {
+    CHECK_MESSAGE(text.find(part) != std::string::npos, text);
+  };
+  says(error(R"({"type":"su","short_factor":[1,1,1],"long_factor":[1,1,1],"factor":2})"),
+       "4 numbers, one for each pair of the 8 rotated channels");
+  says(error(R"({"type":"su","short_factor":[1,1,1,1],"long_factor":[1,1,1,"2"],"factor":2})"),
+       "/rope_scaling/long_factor/3");
+  says(error(R"({"type":"su","short_factor":[1,1,1,1],"long_factor":[1,1,1,0],"factor":2})"),
+       "config");
+  says(error(R"({"type":"su","short_factor":[1,1,1,1],"factor":2})"), "long_factor");
+  says(error(R"({"type":"su","short_factor":[1,1,1,1],"long_factor":2})"), "long_factor");
+  // Lists are as long as the rotated part: Phi-4-mini's rule.
+  says(error("{" + lists + R"(,"type":"longrope"})", {{"partial_rotary_factor", "0.5"}}),
+       "2 numbers, one for each pair of the 4 rotated channels");
+  CHECK(
+      parsed({{"head_dim", "8"},
+              {"partial_rotary_factor", "0.5"},
+              {"rope_scaling", R"({"type":"longrope","short_factor":[1,1],"long_factor":[1,2]})"}})
+          .rope.get_if<LongRope>() != nullptr);
 }
 
 TEST_CASE("hub/hf_config: defaults taken and keys ignored are told") {

@@ -12,7 +12,7 @@
 
 namespace ropewalk::oracle_test {
 
-/// A plan for the oracle, which reads inv_freq, attention_factor and logit_scale alone.
+/// A plan for the oracle, which reads neither turns nor hash.
 inline FrequencyPlan plan_of(std::vector<double> inv_freq, double attention_factor = 1) {
   FrequencyPlan plan;
   plan.inv_freq = std::move(inv_freq);

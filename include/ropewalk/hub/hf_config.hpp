@@ -38,6 +38,8 @@ inline constexpr std::array hf_known_keys{
     std::string_view("rope_interleaved"), std::string_view("rope_parameters"),
     std::string_view("rope_pct"), std::string_view("rope_scaling"), std::string_view("rope_theta"),
     std::string_view("rotary_emb_base"), std::string_view("rotary_pct"),
+    std::string_view("rotary_dim"), std::string_view("seq_length"),
+    std::string_view("use_dynamic_ntk"), std::string_view("use_logn_attn"),
     std::string_view("sliding_window"), std::string_view("tie_word_embeddings"),
     std::string_view("torch_dtype"), std::string_view("vocab_size"),
     // of no consequence for a forward pass in float32

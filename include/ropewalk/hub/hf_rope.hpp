@@ -47,7 +47,8 @@ inline std::optional<JsonView> find_hf_rope_dict(const JsonView& root) {
   return parameters ? parameters : scaling;
 }
 
-/// rope_type, or the older spelling type. \throws Error(config) when both are there and differ.
+/// rope_type, or the older spelling type; longrope's older name su. \throws Error(config) when both
+/// are there and differ.
 inline std::string hf_rope_type(const JsonView& dict) {
   const auto type = dict.find("rope_type");
   const auto old_type = dict.find("type");
@@ -55,15 +56,21 @@ inline std::string hf_rope_type(const JsonView& dict) {
     old_type->refuse("the same as rope_type = " + escaped(type->as_string()),
                      "Remove the wrong one");
   }
-  if (type) return type->as_string();
-  return old_type ? old_type->as_string() : "default";
+  const auto name = [](const std::string& given) { return given == "su" ? "longrope" : given; };
+  if (type) return name(type->as_string());
+  return old_type ? name(old_type->as_string()) : "default";
 }
 
-/// A JSON scalar as the text that make_rope takes.
+/// A JSON scalar or list of numbers as the text that make_rope takes.
 inline std::string rope_value_text(const JsonView& v) {
-  if (v.value().if_array() != nullptr || v.value().if_object() != nullptr) {
-    v.refuse("a number, boolean or null");
+  if (v.value().if_array() != nullptr) {
+    std::string list;
+    for (const JsonView& x : v.elements()) {
+      list += (list.empty() ? "[" : ",") + number_text(x.as_number());
+    }
+    return list.empty() ? "[]" : list + "]";
   }
+  if (v.value().if_object() != nullptr) v.refuse("a number, boolean, list or null");
   if (v.is_null()) return "null";
   if (const std::string* s = v.value().if_string()) return "\"" + *s + "\"";
   return json_found_text(v.value());
@@ -78,17 +85,70 @@ inline std::optional<double> first_number(const JsonView& from,
   return std::nullopt;
 }
 
+/// Which channels rotate: partial_rotary_factor of the dictionary, else partial_rotary_factor,
+/// rotary_pct or rope_pct at the top; or GPT-J's rotary_dim. All that are given must agree.
+inline void read_hf_part(const JsonView& root, const std::optional<JsonView>& dict,
+                         index_t head_dim, RopeModifiers& out) {
+  std::optional<double> inner, outer;
+  if (dict) inner = first_number(*dict, {"partial_rotary_factor"});
+  for (const char* key : {"partial_rotary_factor", "rotary_pct", "rope_pct"}) {
+    const std::optional<double> share = first_number(root, {key});
+    if (!share) continue;
+    const std::optional<double>& other = inner ? inner : outer;
+    if (other && *share != *other) {
+      root.at(key).refuse("the same as the other partial_rotary_factor = " + number_text(*other),
+                          "Remove the wrong one");
+    }
+    outer = share;
+  }
+  out.partial_rotary_factor = inner ? inner : outer;
+  const auto rotary_dim = root.find("rotary_dim");
+  if (rotary_dim) {
+    const RopeModifiers absolute{.rotary_dim = rotary_dim->as_integer()};
+    if (!out.partial_rotary_factor) {
+      out = absolute;
+    } else if (rotated_part(absolute, head_dim).rotary_dim !=
+               rotated_part(out, head_dim).rotary_dim) {
+      rotary_dim->refuse("what partial_rotary_factor = " + number_text(*out.partial_rotary_factor) +
+                             " gives: " + std::to_string(rotated_part(out, head_dim).rotary_dim),
+                         "Remove the wrong one");
+    }
+  }
+  // All of the head is what no setting means too.
+  if (out.partial_rotary_factor == 1.0) out.partial_rotary_factor.reset();
+  if (out.rotary_dim == head_dim) out.rotary_dim.reset();
+}
+
+/// Qwen-1's log-n scaling: use_logn_attn, with the trained length seq_length.
+inline void read_hf_logn(const JsonView& root, std::int64_t max_position_embeddings,
+                         RopeModifiers& out) {
+  const auto dynamic = root.find("use_dynamic_ntk");
+  if (dynamic && dynamic->as_bool()) {
+    dynamic->refuse("false", "Qwen-1's steps of dynamic NTK are not supported",
+                    ErrorClass::unsupported);
+  }
+  const auto logn = root.find("use_logn_attn");
+  if (!logn || !logn->as_bool()) return;
+  const auto length = root.find("seq_length");
+  out.logn_length = length ? length->as_integer() : max_position_embeddings;
+  if (length && *out.logn_length < 2) length->refuse("an integer of at least 2");
+}
+
 }  // namespace detail
 
 /// Reads the rotary settings of a config.json.
 ///  - Dictionary: rope_parameters, else rope_scaling; both must agree.
 ///  - theta: dictionary's rope_theta, else the top-level rope_theta, else rotary_emb_base, else
 ///    10000 with a note.
-///  - Original length, for yarn and llama3: the top-level original_max_position_embeddings, else
-///    the dictionary's, else max_position_embeddings with a note; for dynamic always the last.
-///  - yarn with factor null: max_position_embeddings / original length.
+///  - Original length, for yarn, llama3 and longrope: the top-level
+///    original_max_position_embeddings, else the dictionary's, else max_position_embeddings with a
+///    note; for dynamic always the last.
+///  - yarn with factor null, longrope without factor: max_position_embeddings / original length.
+///  - Partial rotation: partial_rotary_factor of the dictionary or the top level, rotary_pct,
+///    rope_pct, rotary_dim. For rope_type proportional partial_rotary_factor is the method's own.
+///  - Log-n: use_logn_attn with seq_length.
 /// \throws Error(config) for wrong, missing and unknown keys; Error(unsupported) for unknown
-/// methods, partial rotation and settings per layer type; never a silent default.
+/// methods and settings per layer type; never a silent default.
 /// Source: transformers, modeling_rope_utils.py.
 inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
                                   std::int64_t max_position_embeddings,
@@ -133,24 +193,35 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
   if (!theta) notes.push_back("rope_theta is not given: transformers' default 10000 taken");
   model.rope_theta = theta.value_or(10000);
 
-  std::optional<double> partial;
-  if (dict) partial = detail::first_number(*dict, {"partial_rotary_factor"});
-  if (!partial) {
-    partial = detail::first_number(root, {"partial_rotary_factor", "rotary_pct", "rope_pct"});
-  }
-  if (partial && *partial != 1) {
-    const bool possible = *partial > 0 && *partial < 1;
-    fail({.kind = possible ? ErrorClass::unsupported : ErrorClass::config,
-          .file = root.file(),
-          .field = "partial_rotary_factor",
-          .found = number_text(*partial),
-          .expected = possible ? "1" : "a number in (0, 1]",
-          .fix = possible ? "Partial rotation is not supported in Llama models" : ""});
-  }
+  const auto in_file = [&](auto&& read) {
+    try {
+      return read();
+    } catch (const Error& error) {
+      ErrorInfo info = error.info();
+      info.file = root.file();
+      if (info.where.empty() || info.where.front() != '/') info.where = where;
+      fail(std::move(info));
+    }
+  };
+  in_file([&] {
+    detail::read_hf_part(root, dict, head_dim, model.modifiers);
+    detail::read_hf_logn(root, max_position_embeddings, model.modifiers);
+    check_modifiers(model.modifiers);
+  });
 
   std::vector<KeyValue> values{{"rope_theta", number_text(model.rope_theta)}};
-  const bool has_length =
-      type == "yarn" || type == "yarn_paper" || type == "llama3" || type == "ntk_by_parts";
+  if (type == "proportional") {
+    if (const auto rotary_dim = root.find("rotary_dim")) {
+      rotary_dim->refuse("no rotary_dim beside rope type proportional");
+    }
+    if (!model.modifiers.partial_rotary_factor && !dict->find("partial_rotary_factor")) {
+      notes.push_back("partial_rotary_factor is not given: transformers' default 1 taken");
+    }
+    values.push_back(
+        {"partial_rotary_factor", number_text(model.modifiers.partial_rotary_factor.value_or(1))});
+  }
+  const bool has_length = type == "yarn" || type == "yarn_paper" || type == "llama3" ||
+                          type == "ntk_by_parts" || type == "longrope";
   const auto outer_length = root.find("original_max_position_embeddings");
   std::int64_t length = max_position_embeddings;
   if (has_length) {
@@ -175,6 +246,11 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
   } else if (outer_length) {
     notes.push_back("original_max_position_embeddings is not used by rope type " + escaped(type));
   }
+  if (type == "longrope" && !dict->find("factor")) {
+    const double factor =
+        static_cast<double>(max_position_embeddings) / static_cast<double>(length);
+    values.push_back({"factor", number_text(factor < 1 ? 1 : factor)});
+  }
   const Json::Object none{};
   const Json::Object& members = dict ? dict->as_object() : none;
   for (std::size_t i = 0; i < members.keys.size(); ++i) {
@@ -194,6 +270,7 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
       v.refuse("max_position_embeddings = " + std::to_string(max_position_embeddings) +
                ", which is the original length of dynamic");
     }
+    if (v.is_null() && key == "factor" && type == "longrope") continue;  // as if not there
     if (v.is_null() && key == "factor" && type == "yarn") {
       const double factor =
           static_cast<double>(max_position_embeddings) / static_cast<double>(length);
@@ -205,14 +282,10 @@ inline AnyFrequency parse_hf_rope(const JsonView& root, index_t head_dim,
     values.push_back({key, detail::rope_value_text(v)});
   }
   const AnyFrequency rope = make_rope(type, model, values, origin);
-  try {
-    rope.check({.rotary_dim = head_dim});
-  } catch (const Error& error) {
-    ErrorInfo info = error.info();
-    info.file = root.file();
-    info.where = where;
-    fail(std::move(info));
-  }
+  in_file([&] {
+    const RotatedPart part = rotated_part(rope.modifiers(), head_dim);
+    rope.check({.rotary_dim = part.rotary_dim});
+  });
   return rope;
 }
 

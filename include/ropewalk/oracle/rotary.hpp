@@ -14,8 +14,9 @@ namespace ropewalk::inline ROPEWALK_ABI::oracle {
 
 /// Cosines and sines of all angles, times attention_factor.
 struct RotaryTable {
-  Tensor<double, 2> cos;  ///< (tokens, pairs)
-  Tensor<double, 2> sin;  ///< (tokens, pairs)
+  Tensor<double, 2> cos;      ///< (tokens, pairs)
+  Tensor<double, 2> sin;      ///< (tokens, pairs)
+  index_t first_channel = 0;  ///< of a head's rotated channels
 };
 
 /// cos and sin of position x inv_freq.
@@ -44,22 +45,23 @@ inline RotaryTable rotary_table(std::span<const std::int64_t> positions,
 }
 
 /// Pair (u, v) at angle a becomes f (u cos a - v sin a, v cos a + u sin a), f the attention factor,
-/// in every head, in place. Channels from 2 * pairs on stay as they are (contiguous partial
-/// rotation). With `transposed`, the transpose: f (u cos a + v sin a, v cos a - u sin a), through
-/// which gradients flow back; it is the inverse only where f = 1.
-/// \param x (tokens, heads, head_dim >= 2 * pairs)
+/// in every head, in place. Of a head the channels [table.first_channel, + 2 * pairs) rotate, the
+/// others stay as they are (partial rotation). With `transposed`, the transpose: f (u cos a + v sin
+/// a, v cos a - u sin a), through which gradients flow back; it is the inverse only where f = 1.
+/// \param x (tokens, heads, head_dim >= first_channel + 2 * pairs)
 /// **Source:** arXiv:2104.09864, equation 34.
 inline void rotate(HeadsView<double> x, const RotaryTable& table, PairLayout layout,
                    bool transposed = false) {
   const index_t pairs = table.cos.extent(1);
   require(x.extent(0) == table.cos.extent(0), "as many tokens as the table has");
-  require(x.extent(2) >= 2 * pairs, "a head_dim of at least two channels a pair");
+  const index_t first = table.first_channel;
+  require(x.extent(2) >= first + 2 * pairs, "a head_dim of at least two channels a pair");
   for (index_t t = 0; t < x.extent(0); ++t) {
     for (index_t h = 0; h < x.extent(1); ++h) {
       for (index_t i = 0; i < pairs; ++i) {
         const bool halves = layout == PairLayout::half_split;
-        double& u = x(t, h, halves ? i : 2 * i);
-        double& v = x(t, h, halves ? i + pairs : 2 * i + 1);
+        double& u = x(t, h, first + (halves ? i : 2 * i));
+        double& v = x(t, h, first + (halves ? i + pairs : 2 * i + 1));
         const double c = table.cos.view()(t, i);
         const double s = transposed ? -table.sin.view()(t, i) : table.sin.view()(t, i);
         const double rotated = u * c - v * s;

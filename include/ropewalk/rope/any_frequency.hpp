@@ -11,8 +11,11 @@
 #include "ropewalk/rope/dynamic_ntk.hpp"
 #include "ropewalk/rope/linear.hpp"
 #include "ropewalk/rope/llama3.hpp"
+#include "ropewalk/rope/longrope.hpp"
+#include "ropewalk/rope/modifiers.hpp"
 #include "ropewalk/rope/ntk_aware.hpp"
 #include "ropewalk/rope/ntk_by_parts.hpp"
+#include "ropewalk/rope/proportional.hpp"
 #include "ropewalk/rope/yarn.hpp"
 #include "ropewalk/rope/yarn_paper.hpp"
 
@@ -39,7 +42,10 @@ using FrequencyMethods = MethodList<AdjustedBase,         //
                                     NtkByParts,           //
                                     Yarn,                 //
                                     YarnPaper,            //
-                                    Llama3>;
+                                    Llama3,               //
+                                    LongRope,             //
+                                    Proportional,         //
+                                    PRope>;
 
 /// One policy of a list; itself a FrequencyPolicy. A program with methods of its own uses
 /// AnyFrequencyOf with a list that names them.
@@ -53,6 +59,9 @@ class AnyFrequencyOf {
   requires(Methods::template contains<P>)
       AnyFrequencyOf(P policy)  // NOLINT(google-explicit-constructor): a policy is one of any
       : policy_(std::move(policy)) {}
+  template <class P>
+  requires(Methods::template contains<P>) AnyFrequencyOf(P policy, RopeModifiers modifiers)
+      : policy_(std::move(policy)), modifiers_(modifiers) {}
   friend bool operator==(const AnyFrequencyOf&, const AnyFrequencyOf&) = default;
 
   /// Calls f with the policy held.
@@ -69,6 +78,9 @@ class AnyFrequencyOf {
   const P* get_if() const {
     return std::get_if<P>(&policy_);
   }
+  /// Which channels rotate and how logits are scaled; the functions below are of the method alone,
+  /// whose rotary_dim is that of the rotated part. make_frequency_plan applies both.
+  const RopeModifiers& modifiers() const { return modifiers_; }
   /// Name of the method held, as in specs.
   std::string_view method() const {
     return visit([](const auto& p) { return std::string_view(p.name); });
@@ -93,6 +105,7 @@ class AnyFrequencyOf {
 
  private:
   typename Methods::Variant policy_;
+  RopeModifiers modifiers_ = {};
 };
 
 /// One of FrequencyMethods. Needed only where the method is chosen at run time: every call takes

@@ -10,6 +10,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "ropewalk/core/tensor_view.hpp"
 
@@ -17,7 +18,8 @@ namespace ropewalk::inline ROPEWALK_ABI {
 
 /// What the frequencies of a head depend on besides the policy.
 struct RotaryShape {
-  index_t rotary_dim = 0;    ///< rotated channels of a head, d; even
+  index_t rotary_dim = 0;    ///< rotated channels of a head, d; even. Where modifiers rotate a
+                             ///< part, make_frequency_plan takes the whole head here
   std::int64_t seq_len = 0;  ///< T: length of the sequence in tokens; static policies ignore it
 };
 
@@ -43,6 +45,7 @@ struct FieldVisitorArchetype {
   void operator()(const Field&, const std::int64_t&) const {}
   void operator()(const Field&, const bool&) const {}
   void operator()(const Field&, const std::optional<double>&) const {}
+  void operator()(const Field&, const std::vector<double>&) const {}
 };
 
 /// Gives the rotation frequencies of a method. A policy is a small copyable value; everything here
@@ -50,7 +53,8 @@ struct FieldVisitorArchetype {
 ///  - `name`: the method's name in specs, Hugging Face's rope_type where there is one.
 ///  - `fields(self, visit)`: calls visit(Field, self.member&) for every field, `rope_theta` first.
 ///    One list serves text form, config.json keys, validation and hash. Member types: double,
-///    std::int64_t, bool, std::optional<double> (printed as `null` when unset).
+///    std::int64_t, bool, std::optional<double> (printed as `null` when unset),
+///    std::vector<double> (`[1,2]`; the field's rule holds for every number).
 ///    `self` may be const.
 ///  - `check(shape)`: throws Error(config) when the fields do not fit together or the shape; a
 ///    rotary_dim of 0 means a shape not known yet, and leaves out what depends on it.

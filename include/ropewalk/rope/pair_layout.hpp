@@ -9,8 +9,10 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Which channels of a head rotate together; i < d/2. The wrong one gives silently wrong logits, so
-/// loaders state it and nothing guesses it.
+/// Which channels of a head rotate together; i < d/2. Where a part of the head rotates (partial
+/// rotation), d is the channels of that part and all indices count from its first channel: of the
+/// part [o, o + d), half_split pairs o + i with o + i + d/2. The wrong one gives silently wrong
+/// logits, so loaders state it and nothing guesses it.
 enum class PairLayout {
   half_split,   ///< (i, i + d/2): Hugging Face, NeoX
   interleaved,  ///< (2i, 2i + 1): Meta, llama2.c, GPT-J

@@ -65,6 +65,9 @@ void check_fields(const P& policy) {
     void operator()(const Field& field, const std::optional<double>& value) const {
       if (value) (*this)(field, *value);
     }
+    void operator()(const Field& field, const std::vector<double>& values) const {
+      for (const double value : values) (*this)(field, value);
+    }
   };
   P::fields(policy, Check{});
 }

@@ -9,184 +9,10 @@
 #include <vector>
 
 #include "ropewalk/core/hash.hpp"
-#include "ropewalk/core/text_match.hpp"
 #include "ropewalk/rope/any_frequency.hpp"
+#include "ropewalk/rope/spec_fields.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
-
-/// What a spec may leave out, taken from the model. 0: the model does not say, so specs must.
-struct ModelRope {
-  double rope_theta = 0;
-  std::int64_t max_position_embeddings = 0;  ///< trained length, tokens
-};
-
-/// A field's value as text: a JSON token (8, 0.5, true, null; a string keeps its quotes and is
-/// rejected where a number belongs), or a length such as 4K.
-struct KeyValue {
-  std::string key = {};
-  std::string value = {};
-};
-
-/// Where a spec comes from: what its errors say and which class they have.
-struct SpecOrigin {
-  ErrorClass kind = ErrorClass::usage;  ///< usage for a command line, config for a file
-  std::string file = {};
-  std::string where = {};
-};
-
-namespace detail {
-
-[[noreturn]] inline void fail_spec(const SpecOrigin& origin, std::string field, std::string found,
-                                   std::string expected, std::string fix = {}) {
-  fail({.kind = origin.kind,
-        .file = origin.file,
-        .where = origin.where,
-        .field = std::move(field),
-        .found = std::move(found),
-        .expected = std::move(expected),
-        .fix = std::move(fix)});
-}
-
-/// Known words, for a message: all of them, and the nearest to the one given.
-struct KnownWords {
-  NearestWord nearest;
-  std::string list = {};
-  bool found = false;
-
-  explicit KnownWords(std::string_view word) : nearest(word), word_(word) {}
-  void add(std::string_view known) {
-    if (!list.empty()) list += ", ";
-    list += known;
-    nearest.offer(known);
-    found = found || known == word_;
-  }
-  std::string suggestion() const {
-    if (nearest.best().empty()) return {};
-    return "Did you mean " + std::string(nearest.best()) + "?";
-  }
-
- private:
-  std::string_view word_;
-};
-
-/// Sets the fields of one policy from values and the model. A visitor of fields.
-struct FieldReader {
-  std::string_view method;
-  const ModelRope& model;
-  std::span<const KeyValue> values;
-  const SpecOrigin& origin;
-
-  const KeyValue* find(const Field& field) const {
-    for (const KeyValue& v : values) {
-      if (v.key == field.key) return &v;
-    }
-    return nullptr;
-  }
-  [[noreturn]] void reject(const Field& field, const KeyValue& v, std::string rule) const {
-    fail_spec(origin, std::string(field.key), escaped(v.value), std::move(rule));
-  }
-  [[noreturn]] void missing(const Field& field, std::string why) const {
-    fail_spec(origin, std::string(field.key), "no value", std::move(why),
-              "Give " + std::string(field.key) + " for the method " + std::string(method));
-  }
-  double number(const Field& field, const KeyValue& v) const {
-    const std::optional<double> x = parse_real(v.value);
-    if (!x) reject(field, v, rule_text(field));
-    return *x;
-  }
-
-  void operator()(const Field& field, double& out) const {
-    if (const KeyValue* v = find(field)) {
-      out = number(field, *v);
-    } else if (field.fallback == Fallback::model_theta) {
-      if (model.rope_theta == 0) missing(field, "a value: the model states none");
-      out = model.rope_theta;
-    } else if (field.fallback == Fallback::none) {
-      missing(field, rule_text(field));
-    }
-  }
-  void operator()(const Field& field, std::int64_t& out) const {
-    if (const KeyValue* v = find(field)) {
-      const std::optional<std::int64_t> x = parse_size(v->value);
-      if (!x) reject(field, *v, "an integer");
-      out = *x;
-    } else if (field.fallback == Fallback::model_length) {
-      if (model.max_position_embeddings == 0) missing(field, "a value: the model states none");
-      out = model.max_position_embeddings;
-    } else if (field.fallback == Fallback::none) {
-      missing(field, "an integer");
-    }
-  }
-  void operator()(const Field& field, bool& out) const {
-    if (const KeyValue* v = find(field)) {
-      if (v->value != "true" && v->value != "false") reject(field, *v, "true or false");
-      out = v->value == "true";
-    } else if (field.fallback == Fallback::none) {
-      missing(field, "true or false");
-    }
-  }
-  void operator()(const Field& field, std::optional<double>& out) const {
-    if (const KeyValue* v = find(field)) {
-      if (v->value == "null") {
-        out.reset();
-      } else {
-        if (!parse_real(v->value)) reject(field, *v, rule_text(field) + ", or null");
-        out = number(field, *v);
-      }
-    } else if (field.fallback == Fallback::none) {
-      missing(field, rule_text(field) + ", or null");
-    }
-  }
-};
-
-/// Every key known and given once. Looked at before the values: a mistyped key is the better
-/// message than the required one that it leaves out.
-template <FrequencyPolicy P>
-void check_keys(const P& policy, std::span<const KeyValue> values, const SpecOrigin& origin) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const KeyValue& v = values[i];
-    KnownWords keys(v.key);
-    P::fields(policy, [&keys](const Field& field, const auto&) { keys.add(field.key); });
-    if (!keys.found) {
-      fail_spec(origin, escaped(v.key), "an unknown key",
-                "a key of the method " + std::string(P::name) + ": " + keys.list,
-                keys.suggestion());
-    }
-    for (std::size_t k = 0; k < i; ++k) {
-      if (values[k].key == v.key) {
-        fail_spec(origin, v.key, escaped(values[k].value) + " and " + escaped(v.value), "one value",
-                  "Remove one of the two");
-      }
-    }
-  }
-}
-
-/// Cuts the first item of a comma-separated list off `list`; commas in brackets do not separate.
-/// `more` tells whether a comma followed. \throws Error when brackets do not match.
-inline std::string_view take_item(std::string_view& list, bool& more, const SpecOrigin& origin) {
-  std::string open;  // brackets opened and not closed yet
-  std::size_t end = 0;
-  for (; end < list.size() && !(list[end] == ',' && open.empty()); ++end) {
-    const char c = list[end];
-    if (c == '[' || c == '{') {
-      open += c;
-    } else if (c == ']' || c == '}') {
-      if (open.empty() || open.back() != (c == ']' ? '[' : '{')) {
-        fail_spec(origin, {}, std::string("an unmatched ") + c, "matching brackets");
-      }
-      open.pop_back();
-    }
-  }
-  if (!open.empty()) {
-    fail_spec(origin, {}, std::string("an unmatched ") + open.back(), "matching brackets");
-  }
-  const std::string_view item = list.substr(0, end);
-  more = end < list.size();
-  list.remove_prefix(more ? end + 1 : end);
-  return item;
-}
-
-}  // namespace detail
 
 /// Names of all methods.
 template <class Methods = FrequencyMethods>
@@ -205,11 +31,22 @@ template <class Methods = FrequencyMethods>
 AnyFrequencyOf<Methods> make_rope(std::string_view method, const ModelRope& model,
                                   std::span<const KeyValue> values, const SpecOrigin& origin = {}) {
   std::optional<AnyFrequencyOf<Methods>> made;
+  const auto with_origin = [&origin](const Error& error) {
+    ErrorInfo info = error.info();
+    info.kind = origin.kind;
+    info.file = origin.file;
+    if (!origin.where.empty()) info.where = origin.where;
+    return info;
+  };
   Methods::for_each([&]<class P>(P policy) {
     if (P::name != method) return;
     detail::check_keys(policy, values, origin);
     P::fields(policy, detail::FieldReader{method, model, values, origin});
-    made = policy;
+    try {
+      made.emplace(policy, detail::read_modifiers(policy, method, model, values, origin));
+    } catch (const Error& error) {
+      fail(with_origin(error));
+    }
   });
   if (!made) {
     detail::KnownWords methods(method);
@@ -222,11 +59,7 @@ AnyFrequencyOf<Methods> make_rope(std::string_view method, const ModelRope& mode
   try {
     made->check({});
   } catch (const Error& error) {
-    ErrorInfo info = error.info();
-    info.kind = origin.kind;
-    info.file = origin.file;
-    if (!origin.where.empty()) info.where = origin.where;
-    fail(std::move(info));
+    fail(with_origin(error));
   }
   return *std::move(made);
 }
@@ -266,8 +99,9 @@ AnyFrequencyOf<Methods> parse_rope(std::string_view spec, const ModelRope& model
   return make_rope<Methods>(method, model, values, origin);
 }
 
-/// The canonical text: method and every field in order, numbers in their shortest exact form. It
-/// needs no model to be read, and parse_rope(to_text(p), any model) == p.
+/// The canonical text: method and every field in order, then the modifiers that are set, numbers in
+/// their shortest exact form. It needs no model to be read, and parse_rope(to_text(p), model) == p
+/// for any model without modifiers, which are the only thing that a canonical text leaves out.
 template <FrequencyPolicy P>
 std::string to_text(const P& policy) {
   std::string text(method_name(policy));
@@ -285,8 +119,21 @@ std::string to_text(const P& policy) {
       append(field, value ? "true" : "false");
     } else if constexpr (std::is_same_v<T, std::optional<double>>) {
       append(field, value ? number_text(*value) : "null");
+    } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+      std::string list;
+      for (const double x : value) list += (list.empty() ? "[" : ",") + number_text(x);
+      append(field, list.empty() ? "[]" : list + "]");
     } else {
       append(field, number_text(value));
+    }
+  });
+  const RopeModifiers modifiers = modifiers_of(policy);
+  RopeModifiers::fields(modifiers, [&append](const Field& field, const auto& value) {
+    if (!value) return;
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(*value)>, bool>) {
+      append(field, *value ? "true" : "false");
+    } else {
+      append(field, number_text(*value));
     }
   });
   return text;

@@ -28,6 +28,7 @@ enum class AnglePrecision {
 /// Rows of cos and sin, attention_factor included, shared by all heads and layers of a batch.
 struct RotaryRows {
   index_t num_pairs = 0;
+  index_t first_channel = 0;      ///< of a head's rotated channels
   std::vector<float> cos;         ///< (rows, num_pairs)
   std::vector<float> sin;         ///< (rows, num_pairs)
   std::vector<std::int32_t> row;  ///< (tokens) row of each token
@@ -149,7 +150,10 @@ inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
           "plans with the same number of pairs in one batch");
   require(positions.size() <= static_cast<std::size_t>(limit), "at most 2^31 - 1 tokens");
   const detail::DistinctPositions tokens(positions);
+  require(rows.num_pairs == 0 || rows.first_channel == plan.first_channel,
+          "plans that rotate the same channels in one batch");
   rows.num_pairs = plan.num_pairs();
+  rows.first_channel = plan.first_channel;
   const index_t first_row = rows.num_rows();
   require(first_row + tokens.count <= limit, "at most 2^31 - 1 rows");
 

@@ -60,7 +60,8 @@ void rotate_head(PairLayout layout, float* x, const float* cos, const float* sin
   }
 }
 
-/// Rotates the first 2 * rows.num_pairs channels of every head of every token in place.
+/// Rotates channels [rows.first_channel, + 2 * rows.num_pairs) of every head of every token in
+/// place; the others stay as they are.
 /// x: (tokens, num_heads, head_dim), any strides between tokens and heads, channels adjacent;
 /// rows.row: (tokens).
 /// \throws Error(usage) when the shapes do not fit.
@@ -68,13 +69,14 @@ template <class Arch = simd::native>
 void rotate(HeadsView<float> x, const RotaryRows& rows, PairLayout layout,
             Rotation direction = Rotation::forward, const Executor& executor = {}) {
   require(x.extent(0) == static_cast<index_t>(rows.row.size()), "one rotary row per token");
-  require(x.extent(2) >= 2 * rows.num_pairs, "head_dim >= rotary_dim");
+  require(x.extent(2) >= rows.first_channel + 2 * rows.num_pairs,
+          "head_dim >= first_channel + rotary_dim");
   require(x.stride(2) == 1, "adjacent channels (stride 1)");
   for_each_in_runs(executor, x.extent(0), [&](index_t token, index_t) {
     const index_t row = rows.row[static_cast<std::size_t>(token)] * rows.num_pairs;
     for (index_t head = 0; head < x.extent(1); ++head) {
-      rotate_head<Arch>(layout, &x(token, head, 0), rows.cos.data() + row, rows.sin.data() + row,
-                        rows.num_pairs, direction);
+      rotate_head<Arch>(layout, &x(token, head, rows.first_channel), rows.cos.data() + row,
+                        rows.sin.data() + row, rows.num_pairs, direction);
     }
   });
 }
