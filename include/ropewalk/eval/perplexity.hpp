@@ -12,6 +12,7 @@
 #include "ropewalk/eval/statistics.hpp"
 #include "ropewalk/model/llama.hpp"
 #include "ropewalk/rope/position_map.hpp"
+#include "ropewalk/rope/query_scale.hpp"
 #include "ropewalk/rope/rotary_rows.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -54,10 +55,12 @@ void score_sequence(const Runner<T>& run, const FrequencyPlan& frequencies,
                                                   ? batch_positions(Identity{}, n)
                                                   : batch_positions(DocumentRestart{cu_seqlens});
   const RotaryRows rows = make_rotary_rows(frequencies, positions, run.precision);
+  const std::vector<float> query_scale = make_query_scale(frequencies, positions);
   const RotationPair rotation{&rows, &rows};
   const LayerPlan layer{.branches = {&rotation, 1},
                         .blocks = &blocks,
                         .logit_scale = frequencies.logit_scale,
+                        .query_scale = query_scale,
                         .rope_hash = frequencies.rope_hash};
   forward(*run.model, std::span(&layer, 1),
           {.tokens = tokens, .targets = targets, .positions = positions, .cu_seqlens = cu_seqlens},

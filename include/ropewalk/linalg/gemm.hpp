@@ -4,6 +4,7 @@
 /// Matrix products C = A B^T with packed B: register tiles, and epilogues that finish them.
 
 #include <algorithm>
+#include <concepts>
 
 #include "ropewalk/linalg/packed_matrix.hpp"
 #include "ropewalk/simd/floats.hpp"
@@ -31,6 +32,11 @@ struct GemmTile<simd::avx512> {  // 24 accumulators of 32 registers
   static constexpr std::size_t vectors = 4;
 };
 #endif
+
+/// Finishes 16 elements of a product, those of columns column .. column + 15: epilogue(row, column,
+/// sums).
+template <class E, class Arch>
+concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>>;
 
 namespace detail {
 
@@ -81,7 +87,7 @@ void finish_tile(const float* a, index_t lda, const float* b, index_t ldb, index
 /// counts from the panel's start and sums[i] is the fma chain over k ascending.
 ///
 /// **Cost:** 2 * rows * depth * width flops; B is read rows / GemmTile::rows times.
-template <class Arch, class Epilogue>
+template <class Arch, GemmEpilogue<Arch> Epilogue>
 void multiply_panel(const float* a, index_t lda, index_t rows, const float* panel, index_t width,
                     index_t depth, const Epilogue& epilogue) {
   constexpr std::size_t R = GemmTile<Arch>::rows, N = GemmTile<Arch>::vectors;
@@ -108,7 +114,7 @@ void multiply_panel(const float* a, index_t lda, index_t rows, const float* pane
 /// Visits A W^T panel by panel: epilogue(row, output, sums) for 16 outputs at a time. Outputs
 /// beyond w.outputs() (padding to 16) arrive as zeros, so row strides of results are padded
 /// likewise.
-template <class Arch, class Epilogue>
+template <class Arch, GemmEpilogue<Arch> Epilogue>
 void multiply_packed(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& w,
                      const Epilogue& epilogue) {
   for (index_t j = 0; j < w.num_panels(); ++j) {

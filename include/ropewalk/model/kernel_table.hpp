@@ -26,7 +26,7 @@ struct KernelTable {
 };
 
 /// The table of instruction set Arch.
-template <class Arch>
+template <simd::FusedInstructionSet Arch>
 KernelTable<float> make_kernel_table() {
   return {.isa = Arch::name,
           .multiply = &gemm<Arch>,

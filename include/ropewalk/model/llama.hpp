@@ -7,8 +7,10 @@
 #include <span>
 #include <string>
 
+#include "ropewalk/model/forward_buffers.hpp"
 #include "ropewalk/model/kernel_table.hpp"
 #include "ropewalk/model/kv_cache.hpp"
+#include "ropewalk/model/token_batch.hpp"
 #include "ropewalk/model/weights.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -55,79 +57,16 @@ Llama<T> make_llama(LlamaConfig config, LlamaWeights<T> weights) {
   return model;
 }
 
-/// Tokens of one pass: one sequence, or several documents packed side by side.
-struct TokenBatch {
-  std::span<const TokenId> tokens;                ///< (tokens)
-  std::span<const TokenId> targets = {};          ///< (tokens) next ids, not_scored or predict_only
-  std::span<const float> loss_weights = {};       ///< (tokens) or none; used by training
-  std::span<const std::int64_t> positions = {};   ///< (tokens); what RotaryRows were made from
-  std::span<const std::int32_t> cu_seqlens = {};  ///< document offsets, or none
-};
-
-/// Rotations of one branch: rows of queries and of keys may differ (position remapping).
-struct RotationPair {
-  const RotaryRows* queries = nullptr;  ///< null: no rotation (a NoPE layer)
-  const RotaryRows* keys = nullptr;
-};
-
-/// What a layer does with positions. Layers may differ (sliding windows, NoPE layers): it is data.
-struct LayerPlan {
-  std::span<const RotationPair> branches;  ///< as many as the block plan's ranges refer to
-  const BlockPlan* blocks = nullptr;
-  double logit_scale = 1;
-  std::uint64_t rope_hash = 0;  ///< of the frequencies; a KV cache must not mix them
-};
-
-/// Tokens that pass through a layer's products together, so that they stay in the L2 cache.
-inline constexpr index_t token_tile = 96;
-
 namespace detail {
 
-/// Buffers of one pass, from the workspace. Row strides are padded to 16 floats, padding is zero.
-struct ForwardBuffers {
-  index_t hidden_stride = 0;
-  float* hidden = nullptr;  // (tokens, C): the residual stream
-  std::span<AttentionBranch> branches;
-  KeyValuePanels scratch_panels;  // unless there is a cache; the same memory for every layer
-  index_t scratch_size = 0;       // floats per worker
-  float* scratch = nullptr;       // (workers, scratch_size)
-};
-
+/// Rotates one head as the row of `token` says; null rows leave it as it is.
 template <class T>
-ForwardBuffers take_buffers(const LlamaConfig& c, index_t tokens, index_t branches, index_t slots,
-                            bool cached, const Executor& executor, Workspace& workspace) {
-  ForwardBuffers b;
-  b.hidden_stride = round_up(c.hidden_size, lane_count);
-  b.hidden = workspace.take<float>(checked_mul(tokens, b.hidden_stride, "hidden states")).data();
-  b.branches = workspace.take<AttentionBranch>(branches);
-  const index_t key_heads = c.num_key_value_heads;
-  for (index_t i = 0; i < branches; ++i) {
-    AttentionBranch branch;
-    branch.queries = {workspace.take<float>(checked_mul(tokens, c.query_size(), "queries")).data(),
-                      {tokens, c.num_attention_heads, c.head_dim}};
-    if (!cached) {
-      branch.panels = {
-          .keys =
-              workspace.take<float>(KeyValuePanels::keys_size(slots, key_heads, c.head_dim)).data(),
-          .slots = slots,
-          .num_heads = key_heads,
-          .head_dim = c.head_dim};
-    }
-    b.branches[static_cast<std::size_t>(i)] = branch;
-  }
-  if (!cached) {
-    b.branches[0].panels.values =
-        workspace.take<float>(KeyValuePanels::values_size(slots, key_heads, c.head_dim)).data();
-  }
-  const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
-  const index_t widest = std::max(b.hidden_stride + projected,
-                                  b.hidden_stride + 2 * round_up(c.intermediate_size, lane_count));
-  b.scratch_size = std::max({token_tile * widest, attention_scratch_size(c.head_dim),
-                             head_rows * b.hidden_stride + head_scratch_size});
-  b.scratch_size = round_up(b.scratch_size, lane_count);
-  b.scratch =
-      workspace.take<float>(checked_mul(executor.workers(), b.scratch_size, "scratch")).data();
-  return b;
+void rotate_by_row(const LlamaConfig& c, const KernelTable<T>& kernels, const RotaryRows* rotary,
+                   index_t token, float* head) {
+  if (rotary == nullptr) return;
+  const index_t row = rotary->row[static_cast<std::size_t>(token)] * rotary->num_pairs;
+  kernels.rotate_head(c.pair_layout, head + rotary->first_channel, rotary->cos.data() + row,
+                      rotary->sin.data() + row, rotary->num_pairs, Rotation::forward);
 }
 
 /// The finisher of the query/key/value products: rotates the staged heads and hands them on, keys
@@ -143,10 +82,7 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
   kernels.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
                   layer.input_layernorm.data(), c.rms_norm_eps, normed, b.hidden_stride);
   const auto rotate = [&](const RotaryRows* rotary, index_t token, float* head) {
-    if (rotary == nullptr) return;
-    const index_t row = rotary->row[static_cast<std::size_t>(token)] * rotary->num_pairs;
-    kernels.rotate_head(c.pair_layout, head, rotary->cos.data() + row, rotary->sin.data() + row,
-                        rotary->num_pairs, Rotation::forward);
+    rotate_by_row(c, kernels, rotary, token, head);
   };
   const auto scale =
       static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
@@ -154,12 +90,14 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
     const index_t stride = round_up(c.query_size(), lane_count);
     kernels.multiply(normed, b.hidden_stride, count, layer.q_proj, staged, stride);
     for (index_t t = 0; t < count; ++t) {
+      const auto token = static_cast<std::size_t>(rows.begin + t);
+      const float row_scale = plan.query_scale.empty() ? scale : scale * plan.query_scale[token];
       for (index_t h = 0; h < c.num_attention_heads; ++h) {
         float* head = staged + t * stride + h * c.head_dim;
         rotate(plan.branches[i].queries, rows.begin + t, head);
         const auto& queries = b.branches[i].queries;
         float* out = const_cast<float*>(&queries(rows.begin + t, h, 0));
-        for (index_t d = 0; d < c.head_dim; ++d) out[d] = head[d] * scale;
+        for (index_t d = 0; d < c.head_dim; ++d) out[d] = head[d] * row_scale;
       }
     }
   }
@@ -172,7 +110,7 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
     for (index_t t = 0; t < count; ++t) {
       for (index_t h = 0; h < c.num_key_value_heads; ++h) {
         float* head = staged + t * stride + h * c.head_dim;
-        rotate(plan.branches[i].keys, rows.begin + t, head);
+        if (b.rotated_keys == nullptr) rotate(plan.branches[i].keys, rows.begin + t, head);
         b.branches[i].panels.store_key(h, slot(t), head);
       }
     }
@@ -182,6 +120,18 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
     for (index_t h = 0; h < c.num_key_value_heads; ++h) {
       b.branches[0].panels.store_value(h, slot(t), staged + t * stride + h * c.head_dim);
     }
+  }
+}
+
+/// Rotates up to 64 cached keys of a head, those from slot `first` to `end`, into `out`.
+template <class T>
+void rotate_key_panel(const LlamaConfig& c, const KernelTable<T>& kernels, const RotaryRows* rows,
+                      const KeyValuePanels& from, const KeyValuePanels& out, index_t head,
+                      Interval slots, float* scratch) {
+  for (index_t slot = slots.begin; slot < slots.end; ++slot) {
+    load_key(from, head, slot, scratch);
+    rotate_by_row(c, kernels, rows, slot, scratch);
+    out.store_key(head, slot, scratch);
   }
 }
 
@@ -206,21 +156,27 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
   kernels.multiply_add(gate, stride, count, layer.down_proj, hidden, b.hidden_stride);
 }
 
+/// Final norm of a token, in the units of the head's base-2 softmax.
+template <class T>
+void normed_row(const Llama<T>& model, const KernelTable<T>& kernels, const ForwardBuffers& b,
+                index_t token, float* row) {
+  const LlamaConfig& c = model.config;
+  kernels.rmsnorm(b.hidden + token * b.hidden_stride, b.hidden_stride, 1, c.hidden_size,
+                  model.weights.norm.data(), c.rms_norm_eps, row, b.hidden_stride);
+  for (index_t i = 0; i < c.hidden_size; ++i) row[i] *= static_cast<float>(log2_e);
+}
+
 /// Final norm and head for up to head_rows scored tokens.
 template <class T>
 void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTable<T>& kernels,
                 const ForwardBuffers& b, std::span<const index_t> tokens,
                 std::span<HeadResult> results, float* scratch) {
-  const LlamaConfig& c = model.config;
   TokenId targets[head_rows];
   HeadResult found[head_rows];
   const auto count = static_cast<index_t>(tokens.size());
   for (index_t r = 0; r < count; ++r) {
     const index_t token = tokens[static_cast<std::size_t>(r)];
-    float* row = scratch + r * b.hidden_stride;
-    kernels.rmsnorm(b.hidden + token * b.hidden_stride, b.hidden_stride, 1, c.hidden_size,
-                    model.weights.norm.data(), c.rms_norm_eps, row, b.hidden_stride);
-    for (index_t i = 0; i < c.hidden_size; ++i) row[i] *= static_cast<float>(log2_e);
+    normed_row(model, kernels, b, token, scratch + r * b.hidden_stride);
     targets[r] = batch.targets[static_cast<std::size_t>(token)];
   }
   kernels.head_nll(scratch, b.hidden_stride, {targets, tokens.size()}, model.head(),
@@ -243,18 +199,27 @@ void check_forward(const Llama<T>& model, std::span<const LayerPlan> layers,
     require(!p.branches.empty(), "at least one branch");
     require(p.branches.size() == layers[0].branches.size(), "as many branches in every layer");
     require(p.blocks->key_slots == layers[0].blocks->key_slots, "the same segments in every layer");
+    require(p.query_scale.empty() || p.query_scale.size() == n, "a query scale per token, or none");
+    const std::size_t keys_before = cache != nullptr && cache->storage == KeyStorage::unrotated
+                                        ? static_cast<std::size_t>(cache->length)
+                                        : 0;
     for (const RotationPair& r : p.branches) {
-      for (const RotaryRows* rows : {r.queries, r.keys}) {
-        require(rows == nullptr ||
-                    (rows->row.size() == n && 2 * rows->num_pairs <= model.config.head_dim),
-                "rotary rows of this batch, no wider than a head");
-      }
+      const auto fits = [&](const RotaryRows* rows, std::size_t count) {
+        return rows == nullptr ||
+               (rows->row.size() == count &&
+                rows->first_channel + 2 * rows->num_pairs <= model.config.head_dim);
+      };
+      require(fits(r.queries, n), "rotary rows of this batch, no wider than a head");
+      require(fits(r.keys, n + keys_before),
+              "rotary rows of this batch's keys (after those of all unrotated cached keys), no "
+              "wider than a head");
     }
     if (cache == nullptr) continue;
     require(p.branches.size() == 1 && p.blocks->segments.size() == 1, "one segment with a cache");
     require(p.blocks->segments[0].past == cache->length, "a block plan that continues the cache");
     require(cache->length + static_cast<index_t>(n) <= cache->slots, "room in the cache");
-    require(cache->length == 0 || cache->rope_hash == layers[0].rope_hash,
+    require(cache->length == 0 || cache->storage != KeyStorage::rotated ||
+                cache->rope_hash == layers[0].rope_hash,
             "the frequencies that the cached keys were rotated with");
   }
   const auto check_id = [&](TokenId id, std::size_t t, const char* what) {
@@ -273,6 +238,18 @@ void check_forward(const Llama<T>& model, std::span<const LayerPlan> layers,
   }
 }
 
+template <class T>
+void check_logits(const Llama<T>& model, const TokenBatch& batch, const LogitsRequest& request) {
+  require(request.tokens.empty() ||
+              (request.logits.extent(0) == static_cast<index_t>(request.tokens.size()) &&
+               request.logits.extent(1) == model.config.vocab_size),
+          "a row of vocab_size logits for each token asked for");
+  for (const index_t t : request.tokens) {
+    require(t >= 0 && t < static_cast<index_t>(batch.tokens.size()),
+            "logits of tokens in the batch");
+  }
+}
+
 }  // namespace detail
 
 /// One pass over the batch. results[t] is written for every t whose target is not not_scored.
@@ -283,18 +260,21 @@ void check_forward(const Llama<T>& model, std::span<const LayerPlan> layers,
 /// **Cost:** memory O(tokens (2 C + 3 H D)) plus a fixed amount per worker, from the workspace,
 /// which is reset first.
 /// \param layers one plan for all layers, or one per layer
+/// \param logits rows of logits to be written too; the default writes none
 /// \throws Error(usage) for shapes or ids that do not fit
 template <class T>
 void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const TokenBatch& batch,
              KvCache* cache, const KernelTable<T>& kernels, const Executor& executor,
-             Workspace& workspace, std::span<HeadResult> results) {
+             Workspace& workspace, std::span<HeadResult> results,
+             const LogitsRequest& logits = {}) {
   detail::check_forward(model, layers, batch, cache, results.size());
+  detail::check_logits(model, batch, logits);
   const LlamaConfig& c = model.config;
   const auto n = static_cast<index_t>(batch.tokens.size());
   workspace.reset();
   const detail::ForwardBuffers b =
-      detail::take_buffers<T>(c, n, static_cast<index_t>(layers[0].branches.size()),
-                              layers[0].blocks->key_slots, cache != nullptr, executor, workspace);
+      detail::take_buffers(c, n, static_cast<index_t>(layers[0].branches.size()),
+                           layers[0].blocks->key_slots, cache, executor, workspace);
   const index_t tiles = (n + token_tile - 1) / token_tile;
   const auto rows_of = [n](index_t tile) {
     return Interval{tile * token_tile, std::min(n, (tile + 1) * token_tile)};
@@ -314,6 +294,20 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
     for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
       detail::project_tile(model, layer, plan, kernels, b, rows_of(tile), scratch_of(worker));
     });
+    if (b.rotated_keys != nullptr && plan.branches[0].keys != nullptr) {
+      KeyValuePanels& panels = b.branches[0].panels;
+      KeyValuePanels rotated = panels;
+      rotated.keys = b.rotated_keys;
+      const index_t total = cache->length + n;
+      const index_t per_head = (total + panel_width - 1) / panel_width;
+      for_each_in_runs(executor, per_head * panels.num_heads, [&](index_t task, index_t worker) {
+        const index_t first = task % per_head * panel_width;
+        detail::rotate_key_panel(c, kernels, plan.branches[0].keys, panels, rotated,
+                                 task / per_head, {first, std::min(first + panel_width, total)},
+                                 scratch_of(worker));
+      });
+      panels = rotated;
+    }
     const auto& queries = b.branches[0].queries;
     const AttentionCall call{.branches = b.branches,
                              .plan = plan.blocks,
@@ -342,6 +336,16 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
         scored.subspan(first, std::min(static_cast<std::size_t>(head_rows), count - first)),
         results, scratch_of(worker));
   });
+  const index_t logits_stride = round_up(c.vocab_size, lane_count);
+  for (std::size_t r = 0; r < logits.tokens.size(); ++r) {
+    float* row = workspace.take<float>(b.hidden_stride).data();
+    float* scores = workspace.take<float>(logits_stride).data();
+    detail::normed_row(model, kernels, b, logits.tokens[r], row);
+    kernels.multiply(row, b.hidden_stride, 1, model.head(), scores, logits_stride);
+    for (index_t v = 0; v < c.vocab_size; ++v) {
+      logits.logits(static_cast<index_t>(r), v) = static_cast<double>(scores[v]) * ln_2;
+    }
+  }
   if (cache != nullptr) {
     cache->length += n;
     cache->rope_hash = layers[0].rope_hash;

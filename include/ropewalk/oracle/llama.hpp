@@ -117,11 +117,25 @@ inline Matrix silu(const Matrix& x) {
   return x.unaryExpr([](double v) { return v / (1 + std::exp(-v)); });
 }
 
-/// Attention of one layer on normalised inputs a: rotate q and k, attend, project.
-/// \param a (N, C)  \param table  null: no rotation  -> (N, C)
+/// The log-n factor of each query, ln n / ln L for the n = position + 1 keys it sees, at least 1 if
+/// clipped; 1 where the plan has none. **Source:** kexue.fm 8823; QwenLM/Qwen, logn_tensor.
+inline Vector query_scale(const FrequencyPlan* plan, std::span<const std::int64_t> positions) {
+  Vector scale = Vector::Ones(static_cast<index_t>(positions.size()));
+  if (plan == nullptr || plan->logn.length == 0) return scale;
+  for (index_t t = 0; t < scale.size(); ++t) {
+    const auto n = static_cast<double>(positions[static_cast<std::size_t>(t)] + 1);
+    scale(t) = std::log(n) / std::log(static_cast<double>(plan->logn.length));
+    if (plan->logn.clip) scale(t) = std::max(scale(t), 1.0);
+  }
+  return scale;
+}
+
+/// Attention of one layer on normalised inputs a: rotate q and k, scale q, attend, project.
+/// \param a (N, C)  \param table  null: no rotation  \param q_scale (N)  -> (N, C)
 template <AttentionMask M>
 Matrix self_attention(const LlamaConfig& c, const DoubleLayer& layer, const Matrix& a,
-                      const RotaryTable* table, double logit_scale, const M& mask) {
+                      const RotaryTable* table, const Vector& q_scale, double logit_scale,
+                      const M& mask) {
   const index_t tokens = a.rows();
   Matrix q = a * layer.q_proj.transpose();  // (N, H * D)
   Matrix k = a * layer.k_proj.transpose();  // (N, K * D)
@@ -133,6 +147,7 @@ Matrix self_attention(const LlamaConfig& c, const DoubleLayer& layer, const Matr
     rotate(q_heads, *table, c.pair_layout);
     rotate(k_heads, *table, c.pair_layout);
   }
+  for (index_t t = 0; t < tokens; ++t) q.row(t) *= q_scale(t);
   const double softmax_scale = logit_scale / std::sqrt(static_cast<double>(c.head_dim));
   AttentionResult o = attention(q_heads, k_heads, v_heads, mask, softmax_scale);
   return Eigen::Map<const Matrix>(o.out.data(), tokens, c.query_size()) * layer.o_proj.transpose();
@@ -164,11 +179,13 @@ Matrix hidden_states(const DoubleLlama& model, Plans plans, std::span<const Toke
     const FrequencyPlan* plan = plans.size() == 1 ? plans[0] : plans[l];
     if (plan != nullptr && plan != tabled) {
       table = rotary_table(positions, plan->inv_freq, plan->attention_factor);
+      table.first_channel = plan->first_channel;
       tabled = plan;
     }
     const Matrix a = rms_norm(x, layer.input_layernorm, c.rms_norm_eps);
-    x += self_attention(c, layer, a, plan == nullptr ? nullptr : &table,
-                        plan == nullptr ? 1 : plan->logit_scale, mask);
+    x +=
+        self_attention(c, layer, a, plan == nullptr ? nullptr : &table,
+                       query_scale(plan, positions), plan == nullptr ? 1 : plan->logit_scale, mask);
     const Matrix b = rms_norm(x, layer.post_attention_layernorm, c.rms_norm_eps);
     const Matrix gate = silu(b * layer.gate_proj.transpose());  // (N, F)
     const Matrix up = b * layer.up_proj.transpose();            // (N, F)

@@ -3,6 +3,8 @@
 /// \file
 /// The instruction sets that kernels are instantiated for; the only file that names xsimd's.
 
+#include <concepts>
+
 #include <xsimd/xsimd.hpp>
 
 #include "ropewalk/core/config.hpp"
@@ -13,11 +15,13 @@ namespace simd {
 /// Scalar code with std::fma; any machine. The compiler may vectorise it.
 struct portable {
   static constexpr const char* name = "portable";
+  static constexpr bool rounds_fma_once = true;
 };
 
 #if defined(__AVX2__) && defined(__FMA__)
 struct avx2 {
   static constexpr const char* name = "avx2";
+  static constexpr bool rounds_fma_once = true;
   using xsimd_arch = xsimd::fma3<xsimd::avx2>;
 };
 #endif
@@ -25,9 +29,17 @@ struct avx2 {
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 struct avx512 {
   static constexpr const char* name = "avx512";
+  static constexpr bool rounds_fma_once = true;
   using xsimd_arch = xsimd::avx512bw;
 };
 #endif
+
+/// An instruction set that may compute results: `name` goes into them, and its fused multiply-add
+/// rounds once, without which sums would have other bits than on every other set (docs/design.md,
+/// canonical arithmetic). xsimd's fma does not for sets that lack the instruction.
+template <class A>
+concept FusedInstructionSet =
+    std::convertible_to<decltype(A::name), const char*> && A::rounds_fma_once;
 
 /// The widest set that this translation unit is compiled for.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
