@@ -6,6 +6,9 @@
 
 #include "commands.hpp"
 #include "grid.hpp"
+#include "machine.hpp"
+#include "plan.hpp"
+#include "results_text.hpp"
 #include "stop_signal.hpp"
 
 namespace cli {
@@ -23,10 +26,11 @@ std::vector<std::string> table_line(const CellRow& cell) {
     const Value& value = value_of(cell.results, key);
     if (std::holds_alternative<std::monostate>(value)) return std::string("-");
     if (std::holds_alternative<double>(value)) return fmt::format("{:.4f}", number_of(value));
+    if (const auto* text = std::get_if<std::string>(&value)) return *text;
     return to_json(value);
   };
-  return {number("length"), number("windows"), number("tokens"), number("nll"),
-          number("se"),     number("ppl"),     number("top1"),   number("bpb")};
+  return {number("length"), number("protocol"), number("windows"), number("tokens"), number("nll"),
+          number("se"),     number("ppl"),      number("top1"),    number("bpb")};
 }
 
 }  // namespace
@@ -39,19 +43,41 @@ int run_ppl(Arguments arguments) {
   if (!options.parse(arguments)) return 0;
   check_grid_options(o);
 
+  check_weights_memory(o.model.model);
   LoadedModel model(o.model);
   const Grid grid = make_grid(o, model);
   if (grid.settings.size() != 1) {
     fail_usage("--rope", std::to_string(grid.settings.size()) + " settings", "one",
                "Use ropewalk sweep for several");
   }
-  const ScoringData data = load_data(o.data, model, grid.longest());
-  const Row origin = row_origin(o.model, model, data,
-                                configuration_hash(grid_configuration(grid, o.model, model, data)));
+  const ScoringData data = load_data(o.data, model, grid.needs());
+  const Evaluation evaluation = make_evaluation(grid, data);
+  const Row origin =
+      row_origin(o.model, model, data,
+                 configuration_hash(grid_configuration(grid, evaluation, o.model, model, data)));
   install_stop_signals();
+  const bool quiet = o.model.quiet;
+  const Format format = parse_format(o.format);
+  if (o.dry_run) {
+    print_plan(grid, evaluation, model, {}, format, quiet);
+    return 0;
+  }
+  const std::vector<SettingPasses> passes = plan_settings(grid, evaluation, {});
+  const RunMemory memory = run_memory(evaluation, passes, model);
+  check_run_memory(memory, passes, model);
   std::vector<CellRow> cells;
-  run_grid(grid, model, data, origin, {}, o.model.quiet, "ppl",
-           [&](std::size_t, const CellRow& cell, bool) { cells.push_back(cell); });
+  try {
+    run_grid({.grid = grid,
+              .evaluation = evaluation,
+              .model = model,
+              .origin = origin,
+              .command = "ppl",
+              .quiet = quiet},
+             [&](const Setting&, const CellRow& cell) { cells.push_back(cell); });
+  } catch (const Stopped&) {
+    remark(quiet, "stopped; ppl keeps nothing: ropewalk sweep with the same options can go on");
+    throw;
+  }
   for (const CellRow& cell : cells) {
     if (cell.finite()) continue;
     fail({.kind = ErrorClass::numeric,
@@ -62,28 +88,27 @@ int run_ppl(Arguments arguments) {
           .found = "a loss that is not finite",
           .expected = "finite losses"});
   }
-  switch (parse_format(o.format)) {
-    case Format::jsonl:
-      for (const CellRow& cell : cells) print(to_json(cell.whole()) + "\n");
-      break;
-    case Format::csv:
-      print(csv_header(cells.front().results));
-      for (const CellRow& cell : cells) print(csv_line(cell.results));
-      break;
-    case Format::table: {
-      std::vector<std::vector<std::string>> table = {
-          {"length", "windows", "tokens", "nll", "se", "ppl", "top1", "bpb"}};
-      for (const CellRow& cell : cells) table.push_back(table_line(cell));
-      print(aligned_table(table));
-      break;
-    }
+  const std::vector<CellKey> keys = cells_of(grid);
+  KnownCells known;
+  for (std::size_t i = 0; i < cells.size(); ++i) known.emplace(keys[i], cells[i]);
+  if (o.by_position) {
+    print(position_text(keys, known, format));
+  } else if (format == Format::table) {
+    std::vector<std::vector<std::string>> table = {
+        {"length", "protocol", "windows", "tokens", "nll", "se", "ppl", "top1", "bpb"}};
+    for (const CellRow& cell : cells) table.push_back(table_line(cell));
+    print(aligned_table(table));
+  } else {
+    print(results_text(keys, known, format));
   }
   flush_output();
-  remark(o.model.quiet,
-         fmt::format("rope {}; {} windows of {} tokens; protocol {}", grid.settings[0].canonical,
-                     data.windows().count(), data.window_tokens, grid.protocol));
-  if (!grid.nll_files.empty()) remark(o.model.quiet, "losses: " + grid.nll_files[0]);
-  remark(o.model.quiet, "next: ropewalk sweep compares several settings in one table");
+  remark(quiet, fmt::format("rope {}; protocol {}", grid.settings[0].canonical,
+                            fmt::join(grid.protocols, ", ")));
+  if (!grid.nll_files.empty()) remark(quiet, "losses: " + grid.nll_files[0]);
+  remark(quiet, fmt::format("peak memory {}, predicted {}",
+                            bytes_text(static_cast<double>(process_memory().peak_resident)),
+                            bytes_text(static_cast<double>(memory.peak()))));
+  remark(quiet, "next: ropewalk sweep compares several settings in one table");
   return 0;
 }
 

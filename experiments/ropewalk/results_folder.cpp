@@ -2,6 +2,7 @@
 #include "results_folder.hpp"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -31,9 +32,28 @@ void create_folders(const std::string& path) {
   }
 }
 
+Value to_value(const JsonView& v);
+
+/// A list of integers, of strings, or of numbers (null is NaN).
+Value list_value(const JsonView& v) {
+  std::vector<std::int64_t> integers;
+  std::vector<double> reals;
+  std::vector<std::string> texts;
+  for (const JsonView& item : v.elements()) {
+    const Value value = to_value(item);
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) integers.push_back(*integer);
+    if (const auto* text = std::get_if<std::string>(&value)) texts.push_back(*text);
+    reals.push_back(number_of(value));
+  }
+  if (integers.size() == reals.size()) return integers;
+  if (texts.size() == reals.size()) return texts;
+  return reals;
+}
+
 Value to_value(const JsonView& v) {
   const Json& json = v.value();
   if (json.is_null()) return {};
+  if (json.if_array() != nullptr) return list_value(v);
   if (const bool* b = json.if_bool()) return *b;
   if (const std::string* s = json.if_string()) return *s;
   if (const JsonNumber* n = json.if_number()) {
@@ -41,7 +61,7 @@ Value to_value(const JsonView& v) {
     if (n->form == JsonNumber::Form::natural && (n->natural >> 63) != 0) return n->natural;
     return v.as_integer();
   }
-  v.refuse("a number, a string, true, false or null", {}, ErrorClass::state);
+  v.refuse("a number, a string, true, false, null or a list", {}, ErrorClass::state);
 }
 
 /// Runs `read`; what is wrong with our own files is a damaged folder, not a bad input.
@@ -63,7 +83,97 @@ std::string shown(const std::string& json) {
   return json.size() <= 100 ? json : json.substr(0, 100) + "...";
 }
 
+/// Rows of a log's records, in file order.
+class RowReader {
+ public:
+  RowReader(std::string file, std::string config_hash)
+      : file_(std::move(file)), config_hash_(std::move(config_hash)) {}
+
+  void add(const std::string& record) {
+    ++line_;
+    const JsonDocument document = parse_json(record, file_);
+    const JsonView view = document.view();
+    if (view.at("config_hash").as_string() != config_hash_) {
+      refuse("a row of another configuration", "rows of " + config_hash_);
+    }
+    CellRow cell;
+    bool in_origin = false;
+    for (const std::string& key : view.as_object().keys) {
+      in_origin = in_origin || key == "schema";  // the first field of the origin
+      (in_origin ? cell.origin : cell.results).emplace_back(key, to_value(view.at(key)));
+    }
+    const CellKey key{view.at("rope_arg").as_string(), view.at("protocol").as_string(),
+                      view.at("length").as_integer()};
+    const auto [it, added] = cells.emplace(key, cell);
+    if (!added && to_json(it->second.results) != to_json(cell.results)) {
+      refuse("another result for " + key.rope_arg + " at length " + std::to_string(key.length),
+             "the one of an earlier line");
+    }
+  }
+  [[noreturn]] void refuse(std::string found, std::string expected) const {
+    fail({.kind = ErrorClass::state,
+          .file = file_,
+          .where = "line " + std::to_string(line_),
+          .found = std::move(found),
+          .expected = std::move(expected),
+          .fix = "Give another --out"});
+  }
+  void refuse_next(std::string found, std::string expected) {
+    ++line_;
+    refuse(std::move(found), std::move(expected));
+  }
+
+  KnownCells cells = {};
+
+ private:
+  std::string file_;
+  std::string config_hash_;
+  std::size_t line_ = 0;
+};
+
 }  // namespace
+
+StoredResults read_results(const std::string& path) {
+  StoredResults out;
+  const std::string name = path + "/results.jsonl";
+  if (!file_exists(path + "/manifest.json")) {
+    fail({.kind = ErrorClass::io,
+          .file = path,
+          .found = is_directory(path) ? "a folder without manifest.json" : "no such folder",
+          .expected = "the results folder of a sweep",
+          .fix = "Give the folder that sweep names at its end"});
+  }
+  as_state([&] {
+    const FileSource manifest(path + "/manifest.json");
+    const JsonDocument document = read_json(manifest);
+    out.config_hash = document.view().at("config_hash").as_string();
+    const JsonView configuration = document.view().at("configuration");
+    for (const JsonView& arg : configuration.at("rope_arg").elements()) {
+      for (const JsonView& protocol : configuration.at("protocol").elements()) {
+        for (const JsonView& length : configuration.at("lengths").elements()) {
+          out.cells.push_back({arg.as_string(), protocol.as_string(), length.as_integer()});
+        }
+      }
+    }
+    RowReader rows(name, out.config_hash);
+    const std::string text =
+        file_exists(name) ? read_text(FileSource(name), std::uint64_t{1} << 30) : std::string();
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = std::min(text.find('\n', begin), text.size());
+      const auto record = unseal_record(std::string_view(text).substr(begin, end - begin));
+      if (record) {
+        rows.add(*record);
+      } else if (end + 1 >= text.size()) {
+        out.torn_bytes = text.size() - begin;
+      } else {
+        rows.refuse_next("a record whose checksum is wrong", "whole records before the last line");
+      }
+      begin = end + 1;
+    }
+    out.known = std::move(rows.cells);
+  });
+  return out;
+}
 
 ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const Row& environment)
     : path_(std::move(path)) {
@@ -98,7 +208,21 @@ ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const R
     members(environment);
     write_file(manifest, text + "\n  }\n}\n");
   }
-  as_state([&] { read_rows(config_hash); });
+  as_state([&] {
+    RowReader rows(log_->path(), config_hash);
+    for (const std::string& record : log_->records()) rows.add(record);
+    known_ = std::move(rows.cells);
+  });
+}
+
+void ResultsFolder::remove_losses() const {
+  std::error_code ignored;  // what stays costs disk space alone
+  for (const auto& entry : std::filesystem::directory_iterator(path_, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("losses-") && name.ends_with(".bin")) {
+      std::filesystem::remove(entry.path(), ignored);
+    }
+  }
 }
 
 void ResultsFolder::compare_manifest(const Row& configuration) const {
@@ -116,16 +240,7 @@ void ResultsFolder::compare_manifest(const Row& configuration) const {
     if (found == nullptr) {
       note(key, "absent", to_json(value));
     } else if (!same_json(*found, now.root)) {
-      std::string then;
-      if (found->if_array() != nullptr) {
-        for (const JsonView& item : there.at(key).elements()) {
-          then += (then.empty() ? "[" : ",") + to_json(to_value(item));
-        }
-        then += "]";
-      } else {
-        then = to_json(to_value(there.at(key)));
-      }
-      note(key, then, to_json(value));
+      note(key, to_json(to_value(there.at(key))), to_json(value));
     }
   }
   for (const std::string& key : there.as_object().keys) {
@@ -139,38 +254,6 @@ void ResultsFolder::compare_manifest(const Row& configuration) const {
         .found = "results of another configuration: " + fmt::format("{}", fmt::join(changed, "; ")),
         .expected = "the configuration of this command",
         .fix = "Give another --out"});
-}
-
-void ResultsFolder::read_rows(const std::string& config_hash) {
-  std::size_t line = 0;
-  for (const std::string& record : log_->records()) {
-    const JsonDocument document = parse_json(record, log_->path());
-    const JsonView view = document.view();
-    const auto refuse = [&](std::string found, std::string expected) {
-      fail({.kind = ErrorClass::state,
-            .file = log_->path(),
-            .where = "line " + std::to_string(line),
-            .found = std::move(found),
-            .expected = std::move(expected),
-            .fix = "Give another --out"});
-    };
-    ++line;
-    if (view.at("config_hash").as_string() != config_hash) {
-      refuse("a row of another configuration", "rows of " + config_hash);
-    }
-    CellRow cell;
-    bool in_origin = false;
-    for (const std::string& key : view.as_object().keys) {
-      in_origin = in_origin || key == "schema";  // the first field of the origin
-      (in_origin ? cell.origin : cell.results).emplace_back(key, to_value(view.at(key)));
-    }
-    const auto where = std::pair(view.at("rope_arg").as_string(), view.at("length").as_integer());
-    const auto [it, added] = known_.emplace(where, cell);
-    if (!added && to_json(it->second.results) != to_json(cell.results)) {
-      refuse("another result for " + where.first + " at length " + std::to_string(where.second),
-             "the one of an earlier line");
-    }
-  }
 }
 
 }  // namespace cli

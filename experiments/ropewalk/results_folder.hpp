@@ -5,12 +5,25 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ropewalk/io/record_log.hpp"
 
 #include "grid.hpp"
 
 namespace cli {
+
+/// What a folder holds, read without touching it.
+struct StoredResults {
+  std::string config_hash = {};
+  std::vector<CellKey> cells = {};  ///< of the whole grid, in the order of the rows
+  KnownCells known = {};            ///< those that are there
+  std::size_t torn_bytes = 0;       ///< of an incomplete last record
+};
+
+/// Reads a folder that another process may be writing to.
+/// \throws Error(io) when there is none, Error(state) when it is damaged
+StoredResults read_results(const std::string& path);
 
 /// Holds the folder for this process. Rows are durable once append() returns.
 class ResultsFolder {
@@ -25,10 +38,12 @@ class ResultsFolder {
   const std::optional<TornTail>& torn_tail() const { return log_->torn_tail(); }
   const std::string& path() const { return path_; }
   void append(const CellRow& cell) { log_->append(to_json(cell.whole())); }
+  /// Removes files of losses that no row needs any longer: what a process left that was killed
+  /// right after its last row.
+  void remove_losses() const;
 
  private:
   void compare_manifest(const Row& configuration) const;
-  void read_rows(const std::string& config_hash);
 
   std::string path_;
   std::optional<RecordLog> log_;

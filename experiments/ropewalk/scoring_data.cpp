@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "scoring_data.hpp"
 
+#include <algorithm>
+
+#include "ropewalk/eval/words.hpp"
 #include "ropewalk/text/documents.hpp"
 #include "ropewalk/text/token_file.hpp"
 
@@ -8,21 +11,67 @@ namespace cli {
 
 namespace {
 
+constexpr std::size_t everything = static_cast<std::size_t>(-1);
+
 /// Encodes texts until `enough` tokens are there. Files are read whole: a document may be one.
-TokenStream encode_texts(const DataOptions& options, const AnyTokenizer& tokenizer,
+ScoringText encode_texts(const DataOptions& options, const AnyTokenizer& tokenizer, BosPolicy bos,
                          std::size_t enough) {
-  const BosPolicy bos = parse_bos_policy(options.bos);
   EncodedDocuments out;
+  ScoringText text;
   for (const std::string& path : options.texts) {
     const FileSource source(path);
-    const std::string text = read_text(source, std::uint64_t{1} << 40);
+    const std::string content = read_text(source, std::uint64_t{1} << 40);
     source.check_unchanged();
-    for (const std::string_view document : split_documents(text, options.document_separator)) {
-      if (out.tokens.size() >= enough) return std::move(out.tokens);
+    for (const std::string_view document : split_documents(content, options.document_separator)) {
+      if (out.tokens.size() >= enough) break;
       encode_documents(tokenizer, {document}, bos, out);
+      text.words.push_back(count_words(document));
     }
   }
-  return std::move(out.tokens);
+  text.ids = std::move(out.tokens.ids);
+  text.bytes = std::move(out.tokens.bytes);
+  text.cu_seqlens = std::move(out.cu_seqlens);
+  return text;
+}
+
+/// Keeps whole runs of window_tokens ids. Documents are joined: where they begin is forgotten.
+void cut_into_runs(const DataOptions& options, ScoringData& data) {
+  ScoringText& text = data.runs;
+  auto count = static_cast<std::int64_t>(text.ids.size()) / data.window_tokens;
+  if (count == 0) {
+    fail_usage(options.tokens.empty() ? "--text" : "--tokens",
+               std::to_string(text.ids.size()) + " tokens",
+               "at least one window of " + std::to_string(data.window_tokens),
+               "Give a longer text or shorter lengths");
+  }
+  if (options.windows) count = std::min(count, *options.windows);
+  for (const std::int64_t words : text.words) data.words += words;
+  for (const std::uint32_t bytes : text.bytes) data.text_bytes += bytes;
+  const auto used = static_cast<std::size_t>(count * data.window_tokens);
+  text.ids.resize(used);
+  if (!text.bytes.empty()) text.bytes.resize(used);
+  text.cu_seqlens.clear();
+  text.words.clear();
+}
+
+std::uint64_t hash_of(const ScoringData& data, const DataNeeds& needs) {
+  Hasher hash;
+  if (needs.prefix) {
+    hash.value(static_cast<std::int64_t>(data.window_tokens));
+    hash.bytes(std::as_bytes(std::span<const TokenId>(data.runs.ids)));
+    hash.value(data.words).value(data.text_bytes);
+    hash.bytes(std::as_bytes(std::span<const std::uint32_t>(data.runs.bytes)));
+  }
+  if (needs.others) {
+    const ScoringText& text = data.whole;
+    hash.value(static_cast<std::int64_t>(text.prefix_id ? *text.prefix_id : no_prefix));
+    hash.value(data.window_limit.value_or(0));
+    hash.bytes(std::as_bytes(std::span<const TokenId>(text.ids)));
+    hash.bytes(std::as_bytes(std::span<const std::uint32_t>(text.bytes)));
+    hash.bytes(std::as_bytes(std::span<const std::int64_t>(text.cu_seqlens)));
+    hash.bytes(std::as_bytes(std::span<const std::int64_t>(text.words)));
+  }
+  return hash.digest();
 }
 
 }  // namespace
@@ -38,49 +87,48 @@ void add_data_options(Options& options, DataOptions& out) {
   options.size("--windows", 1, out.windows, "Use at most N windows [all]");
 }
 
-std::int64_t ScoringData::text_bytes(index_t length) const {
-  std::int64_t sum = 0;
-  for (std::size_t w = 0; w < bytes.size(); w += static_cast<std::size_t>(window_tokens)) {
-    for (index_t t = 1; t <= length; ++t) sum += bytes[w + static_cast<std::size_t>(t)];
-  }
-  return sum;
+index_t ScoringData::windows() const {
+  return window_tokens < 1 ? 0 : static_cast<index_t>(runs.ids.size()) / window_tokens;
 }
 
-ScoringData load_data(const DataOptions& options, const LoadedModel& model, index_t longest) {
+ScoringData load_data(const DataOptions& options, const LoadedModel& model,
+                      const DataNeeds& needs) {
   ScoringData data;
-  data.window_tokens = static_cast<index_t>(options.window_tokens.value_or(longest + 1));
-  if (data.window_tokens <= longest) {
+  data.window_limit = options.windows;
+  data.window_tokens = static_cast<index_t>(options.window_tokens.value_or(needs.longest + 1));
+  if (data.window_tokens <= needs.longest) {
     fail_usage("--window-tokens", std::to_string(data.window_tokens),
-               "more than the longest length, " + std::to_string(longest),
+               "more than the longest length, " + std::to_string(needs.longest),
                "A window of N tokens gives N - 1 losses");
   }
+  const BosPolicy bos = parse_bos_policy(options.bos);
   if (!options.tokens.empty()) {
-    data.ids = read_token_file(options.tokens, model.llama.config.vocab_size).ids;
+    std::vector<TokenId> ids = read_token_file(options.tokens, model.llama.config.vocab_size).ids;
+    if (needs.others) {
+      data.whole.ids = ids;
+      if (!model.tokenizer_path.empty() && bos != BosPolicy::no) {
+        data.whole.prefix_id = model.open_tokenizer().bos_id();
+      }
+    }
+    if (needs.prefix) data.runs.ids = std::move(ids);
   } else {
-    std::size_t enough = static_cast<std::size_t>(-1);
+    const AnyTokenizer tokenizer = model.open_tokenizer();
+    std::size_t enough = everything;
     if (options.windows) {
       enough = checked_mul(static_cast<std::size_t>(*options.windows),
                            static_cast<std::size_t>(data.window_tokens), "--windows");
     }
-    TokenStream stream = encode_texts(options, model.open_tokenizer(), enough);
-    data.ids = std::move(stream.ids);
-    data.bytes = std::move(stream.bytes);
+    if (needs.prefix) data.runs = encode_texts(options, tokenizer, bos, enough);
+    if (needs.others) {
+      data.whole = encode_texts(options, tokenizer, BosPolicy::no, everything);
+      if (bos != BosPolicy::no) data.whole.prefix_id = tokenizer.bos_id();
+      if (data.whole.ids.empty()) {
+        fail_usage("--text", "0 tokens", "a text", "Give a longer text");
+      }
+    }
   }
-  auto count = static_cast<std::int64_t>(data.ids.size()) / data.window_tokens;
-  if (count == 0) {
-    fail_usage(options.tokens.empty() ? "--text" : "--tokens",
-               std::to_string(data.ids.size()) + " tokens",
-               "at least one window of " + std::to_string(data.window_tokens),
-               "Give a longer text or shorter lengths");
-  }
-  if (options.windows) count = std::min(count, *options.windows);
-  const auto used = static_cast<std::size_t>(count * data.window_tokens);
-  data.ids.resize(used);
-  if (!data.bytes.empty()) data.bytes.resize(used);
-  Hasher hash;
-  hash.value(static_cast<std::int64_t>(data.window_tokens));
-  hash.bytes(std::as_bytes(std::span<const TokenId>(data.ids)));
-  data.hash = hash.digest();
+  if (needs.prefix) cut_into_runs(options, data);
+  data.hash = hash_of(data, needs);
   return data;
 }
 

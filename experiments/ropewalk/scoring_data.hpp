@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// The token windows that sweep and ppl score.
+/// The texts that sweep and ppl score.
 
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "ropewalk/eval/perplexity.hpp"
+#include "ropewalk/eval/windows.hpp"
 
 #include "loaded_model.hpp"
 
@@ -25,20 +25,39 @@ struct DataOptions {
 
 void add_data_options(Options& options, DataOptions& out);
 
-/// Token ids cut into windows.
-struct ScoringData {
-  std::vector<TokenId> ids = {};          ///< (windows, window_tokens)
-  std::vector<std::uint32_t> bytes = {};  ///< of text per id; empty when ids were given
-  index_t window_tokens = 0;
-  std::uint64_t hash = 0;  ///< of the ids scored and how they are cut
+/// Ids and what they stand for; owns what EvalText views.
+struct ScoringText {
+  std::vector<TokenId> ids = {};
+  std::vector<std::uint32_t> bytes = {};      ///< of text per id; empty when ids were given
+  std::vector<std::int64_t> cu_seqlens = {};  ///< of documents; empty when ids were given
+  std::vector<std::int64_t> words = {};       ///< of each document; empty when ids were given
+  std::optional<TokenId> prefix_id = {};
 
-  TokenWindows windows() const { return {ids, window_tokens}; }
-  /// Bytes of text that the first `length` targets of every window stand for; 0 when unknown.
-  std::int64_t text_bytes(index_t length) const;
+  EvalText view() const { return {ids, cu_seqlens, bytes, words, prefix_id}; }
 };
 
-/// Either texts or tokens are given. `longest`: the longest length to be scored.
+/// Which readings of the input the protocols of a command need.
+struct DataNeeds {
+  bool prefix = true;   ///< protocol prefix: BOS before each document, cut into runs
+  bool others = false;  ///< protocols that put their prefix token themselves: ids without BOS
+  index_t longest = 0;  ///< the longest length to be scored
+};
+
+/// What is scored, once or in both readings.
+struct ScoringData {
+  ScoringText runs = {};   ///< for protocol prefix: whole runs of window_tokens ids
+  ScoringText whole = {};  ///< for the other protocols
+  index_t window_tokens = 0;
+  std::optional<std::int64_t> window_limit = {};  ///< --windows
+  std::int64_t words = 0, text_bytes = 0;  ///< of the documents that `runs` is from; 0: unknown
+  std::uint64_t hash = 0;  ///< of the ids scored, how they are cut, and what they stand for
+
+  /// Of protocol prefix.
+  index_t windows() const;
+};
+
+/// Either texts or tokens are given.
 /// \throws Error(usage) for windows too short or too little text; as the readers.
-ScoringData load_data(const DataOptions& options, const LoadedModel& model, index_t longest);
+ScoringData load_data(const DataOptions& options, const LoadedModel& model, const DataNeeds& needs);
 
 }  // namespace cli

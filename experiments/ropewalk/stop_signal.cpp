@@ -25,6 +25,8 @@ void install_stop_signals() {
   action.sa_handler = note_stop;
   action.sa_flags = SA_RESTART;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+  // A file beyond the limit of its size (ulimit -f) then shows as a failed write.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 void check_stop() {

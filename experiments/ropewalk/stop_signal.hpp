@@ -5,7 +5,7 @@
 
 namespace cli {
 
-/// From now on SIGINT, SIGTERM and SIGHUP are noted for check_stop().
+/// From now on SIGINT, SIGTERM and SIGHUP are noted for check_stop(), and SIGXFSZ is ignored.
 void install_stop_signals();
 
 /// What check_stop() throws.

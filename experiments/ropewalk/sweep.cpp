@@ -6,9 +6,15 @@
 
 #include <fmt/format.h>
 
+#include "ropewalk/io/atomic_file.hpp"
+
 #include "commands.hpp"
 #include "grid.hpp"
+#include "machine.hpp"
+#include "plan.hpp"
+#include "progress.hpp"
 #include "results_folder.hpp"
+#include "results_text.hpp"
 #include "stop_signal.hpp"
 
 namespace cli {
@@ -23,53 +29,78 @@ constexpr const char* examples =
     "      --rope default ntk:factor=4 theta=50000 yarn:factor=4 --lengths 128,256,512,1024\n"
     "  ropewalk sweep --model hf-folder --tokens ids.u16 --rope 'theta={1e4,1e5,1e6}' \\\n"
     "      --lengths 1K,2K --windows 8 --format csv > table.csv\n"
+    "  ropewalk sweep ... --dry-run                 # tokens, operations, memory, time\n"
+    "  ropewalk sweep ... --protocol prefix,hf,llamacpp --stride 256\n"
     "  ropewalk sweep ... --nll-out losses.npy      # losses-0.npy, losses-1.npy, ... per spec\n";
 
 /// Rows as they come, or one table at the end.
-class SweepTable {
+class SweepOutput {
  public:
-  SweepTable(Format format, const Grid& grid) : format_(format) {
-    std::vector<std::string> header = {"rope"};
-    for (const index_t length : grid.lengths) header.push_back(std::to_string(length));
-    table_.push_back(std::move(header));
-  }
-  void add(const Setting& setting, const CellRow& cell) {
-    if (format_ == Format::jsonl) print(to_json(cell.whole()) + "\n");
-    if (format_ == Format::csv) {
-      if (!header_printed_) print(csv_header(cell.results));
-      header_printed_ = true;
-      print(csv_line(cell.results));
+  SweepOutput(Format format, const Grid& grid, bool by_position)
+      : format_(format), by_position_(by_position), cells_(cells_of(grid)) {}
+
+  void add(const CellKey& key, const CellRow& cell) {
+    if (format_ == Format::jsonl && !by_position_) print(to_json(cell.whole()) + "\n");
+    if (format_ == Format::csv && !by_position_) {
+      print((known_.empty() ? csv_header(cell.results) : "") + csv_line(cell.results));
     }
-    if (table_.size() == 1 || table_.back().size() == table_.front().size()) {
-      table_.push_back({setting.arg});
-    }
-    const double ppl = number_of(value_of(cell.results, "ppl"));
+    known_.emplace(key, cell);
     const double se = number_of(value_of(cell.results, "se"));
-    table_.back().push_back(!cell.finite() ? "nonfinite"
-                            : ppl < 1e6    ? fmt::format("{:.4f}", ppl)
-                                           : fmt::format("{:.4g}", ppl));
     if (se == se) {
       smallest_error_ = std::min(smallest_error_, se);
       largest_error_ = std::max(largest_error_, se);
     }
+    if (!cell.finite()) ++nonfinite_;
   }
   void finish() const {
-    if (format_ == Format::table) print(aligned_table(table_));
+    if (by_position_) {
+      print(position_text(cells_, known_, format_));
+    } else if (format_ == Format::table) {
+      print(results_table(cells_, known_));
+    }
     flush_output();
   }
+  std::string csv() const { return results_csv(cells_, known_); }
+  std::size_t nonfinite() const { return nonfinite_; }
   std::string standard_errors() const {
-    if (largest_error_ < 0) return "no standard errors (one window)";
+    if (largest_error_ < 0) return "no standard errors (too few tokens)";
     return fmt::format("standard errors of nll {:.2g} to {:.2g} nats", smallest_error_,
                        largest_error_);
   }
 
  private:
   Format format_;
-  bool header_printed_ = false;
-  std::vector<std::vector<std::string>> table_;
+  bool by_position_;
+  std::vector<CellKey> cells_;
+  KnownCells known_;
+  std::size_t nonfinite_ = 0;
   double smallest_error_ = std::numeric_limits<double>::infinity();
   double largest_error_ = -1;
 };
+
+/// Fields of the manifest that say where and how the folder was begun.
+Row environment_of(const Row& origin, Arguments arguments, LoadedModel& model) {
+  Row row = origin;
+  std::vector<std::string> words = {"ropewalk", "sweep"};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  row.emplace_back("command", words);
+  row.emplace_back("threads", std::int64_t{model.threads.executor().workers()});
+  row.emplace_back("processor", processor_name());
+  row.emplace_back("host", host_name());
+  row.emplace_back("started", utc_now());
+  return row;
+}
+
+/// Cells that a folder of this configuration holds, read without touching it.
+KnownCells known_before(const std::string& path, const std::string& config_hash) {
+  if (!file_exists(path + "/manifest.json")) return {};
+  try {
+    StoredResults stored = read_results(path);
+    return stored.config_hash == config_hash ? std::move(stored.known) : KnownCells();
+  } catch (const Error&) {
+    return {};  // opening the folder will say what is wrong
+  }
+}
 
 void remark_resumed(const ResultsFolder& folder, std::size_t cells, bool quiet) {
   if (const auto& torn = folder.torn_tail()) {
@@ -102,46 +133,68 @@ int run_sweep(Arguments arguments) {
     fail_usage("--out", out, "a folder, or a name that is free");
   }
 
+  check_weights_memory(o.model.model);
   LoadedModel model(o.model);
   const Grid grid = make_grid(o, model);
-  const ScoringData data = load_data(o.data, model, grid.longest());
-  const Row configuration = grid_configuration(grid, o.model, model, data);
+  const ScoringData data = load_data(o.data, model, grid.needs());
+  const Evaluation evaluation = make_evaluation(grid, data);
+  const Row configuration = grid_configuration(grid, evaluation, o.model, model, data);
   const std::string config_hash = configuration_hash(configuration);
   const Row origin = row_origin(o.model, model, data, config_hash);
   if (out.empty()) out = "ropewalk-results/sweep-" + config_hash.substr(0, 12);
   install_stop_signals();
-  ResultsFolder folder(out, configuration, origin);
   const bool quiet = o.model.quiet;
+  const KnownCells known = known_before(out, config_hash);
+  if (o.dry_run) {
+    print_plan(grid, evaluation, model, known, parse_format(o.format), quiet);
+    return 0;
+  }
+  const std::vector<SettingPasses> passes = plan_settings(grid, evaluation, known);
+  const RunMemory memory = run_memory(evaluation, passes, model);
+  check_run_memory(memory, passes, model);
+  ResultsFolder folder(out, configuration, environment_of(origin, arguments, model));
   remark_resumed(folder, grid.cells(), quiet);
 
-  SweepTable table(parse_format(o.format), grid);
-  std::size_t nonfinite = 0;
+  SweepOutput output(parse_format(o.format), grid, o.by_position);
   try {
-    run_grid(grid, model, data, origin, folder.known(), quiet, "sweep",
-             [&](std::size_t i, const CellRow& cell, bool is_new) {
-               if (is_new) folder.append(cell);
-               table.add(grid.settings[i], cell);
-               if (!cell.finite()) ++nonfinite;
+    run_grid({.grid = grid,
+              .evaluation = evaluation,
+              .model = model,
+              .origin = origin,
+              .folder = &folder,
+              .command = "sweep",
+              .quiet = quiet},
+             [&](const Setting& setting, const CellRow& cell) {
+               output.add({setting.arg, std::get<std::string>(value_of(cell.results, "protocol")),
+                           std::get<std::int64_t>(value_of(cell.results, "length"))},
+                          cell);
              });
   } catch (const Stopped&) {
-    remark(quiet, "stopped; finished rows are in " + out + ", the same command goes on from there");
+    remark(quiet, "stopped; what is done is in " + out + ", the same command goes on from there");
     throw;
   }
-  table.finish();
+  output.finish();
+  ropewalk::write_file(out + "/results.csv", output.csv());
+  folder.remove_losses();
 
-  remark(quiet, fmt::format("{} windows of {} tokens; protocol {}: mean over windows x the first L "
-                            "positions; {}",
-                            data.windows().count(), data.window_tokens, grid.protocol,
-                            table.standard_errors()));
+  const std::string text = grid.needs().prefix ? fmt::format("{} windows of {} tokens; ",
+                                                             data.windows(), data.window_tokens)
+                                               : std::string();
+  remark(quiet, fmt::format("{}protocol {}; {}", text, fmt::join(grid.protocols, ", "),
+                            output.standard_errors()));
   for (std::size_t i = 0; i < grid.nll_files.size(); ++i) {
     remark(quiet, fmt::format("losses: {} = {}", grid.nll_files[i], grid.settings[i].arg));
   }
-  remark(quiet, fmt::format("results: {}/results.jsonl (configuration {})", out, config_hash));
-  remark(quiet, "next: the same command with --format csv prints all columns, computing nothing");
-  if (nonfinite == 0) return 0;
+  remark(quiet, fmt::format("peak memory {}, predicted {}",
+                            bytes_text(static_cast<double>(process_memory().peak_resident)),
+                            bytes_text(static_cast<double>(memory.peak()))));
+  remark(quiet, fmt::format("results: {}/results.jsonl and results.csv (configuration {})", out,
+                            config_hash));
+  remark(quiet, "next: ropewalk export " + out + " prints all columns, computing nothing");
+  if (output.nonfinite() == 0) return 0;
   remark(false, fmt::format("ropewalk: {} of {} cells are not finite: see nonfinite_window and "
                             "nonfinite_position in the rows",
-                            nonfinite, grid.cells()));
+                            output.nonfinite(), grid.cells()));
   return exit_partial;
 }
 

@@ -1,61 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
-#include <set>
-#include <thread>
 
 #include <doctest/doctest.h>
 
-#include "ropewalk/io/json.hpp"
 #include "ropewalk/io/npy.hpp"
 
-#include "cli/program.hpp"
+#include "cli/rows.hpp"
 #include "support/shared_data.hpp"
 
 using namespace ropewalk;
 
 namespace {
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
-
-std::vector<JsonDocument> rows_of(const std::string& text) {
-  std::vector<JsonDocument> rows;
-  for (const std::string& line : lines_of(text)) rows.push_back(parse_json(line, "row"));
-  return rows;
-}
-
-/// Waits until a file has some lines; false after half a minute.
-bool wait_for_lines(const std::string& path, std::size_t lines) {
-  for (int i = 0; i < 30000; ++i) {
-    if (lines_of(file_content(path)).size() >= lines) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
-}
-
-/// A folder with a small model and ids.
-struct Inputs {
-  TempDir folder;
-  Inputs() {
-    folder.write("model.bin", tiny_checkpoint());
-    folder.write("ids.u16", tiny_tokens(400));
-  }
-  std::vector<std::string> sweep(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments = {"sweep", "--model", "model.bin", "--tokens", "ids.u16"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-  Outcome run(const std::vector<std::string>& more) const {
-    return run_program(folder, sweep(more));
-  }
-};
 
 std::string without_isa(const std::string& row) {
   const std::size_t at = row.find("\"isa\":");
@@ -198,7 +155,7 @@ TEST_CASE("cli/sweep: table, csv and jsonl carry the same numbers") {
   REQUIRE(csv_lines.size() == 5);
   CHECK(csv_lines[0] ==
         "rope,rope_arg,length,windows,tokens,nll,ppl,top1,se,bpb,protocol,mode,rope_hash,nll_sum,"
-        "status");
+        "word_ppl,last_quarter,delta_nll,delta_se,se_method,protocol_hash,status");
   const std::vector<std::string> table_lines = lines_of(table.out);
   REQUIRE(table_lines.size() == 3);
   CHECK(table_lines[0].find("16") != std::string::npos);
@@ -218,8 +175,9 @@ TEST_CASE("cli/sweep: table, csv and jsonl carry the same numbers") {
     CHECK(r.at("rope").as_string() ==
           (i < 2 ? "default:rope_theta=10000" : "default:rope_theta=50000"));
     CHECK(r.at("rope_arg").as_string() == (i < 2 ? "theta=1e4" : "theta=5e4"));
-    for (const char* key : {"schema", "version", "git_revision", "compiler", "isa", "numerics_id",
-                            "dtype", "config_hash", "weights_hash", "data_hash", "seed"}) {
+    for (const char* key :
+         {"schema", "version", "git_revision", "compiler", "isa", "numerics_id", "dtype",
+          "config_hash", "weights_hash", "data_hash", "seed", "build", "protocol_text"}) {
       CHECK(r.value().find(key) != nullptr);
     }
   }
@@ -385,12 +343,15 @@ TEST_CASE("cli/sweep: a folder that another process writes to is refused") {
   grid.insert(grid.end(), {"--lengths", "390", "--out", "r"});
   Program holder(in.folder, in.sweep(grid));
   REQUIRE(wait_for_lines(in.folder / "r/results.jsonl", 1));
+  holder.signal(SIGSTOP);  // in the middle: it cannot end while the second one tries
+  REQUIRE(lines_of(file_content(in.folder / "r/results.jsonl")).size() < 60);
   const Outcome second = in.run(grid);
+  holder.signal(SIGCONT);
   const Outcome first = holder.wait();
   CHECK(first.exit_code == 0);
-  // 0 only if the first was over already.
-  CHECK((second.exit_code == 6 || second.exit_code == 0));
-  if (second.exit_code == 6) CHECK(second.err.find("held by process") != std::string::npos);
+  CHECK(second.exit_code == 6);
+  CHECK(second.out.empty());
+  CHECK(second.err.find("held by process") != std::string::npos);
 }
 
 TEST_CASE("cli/sweep: losses that are not finite are recorded, and the exit code says so") {
@@ -422,4 +383,59 @@ TEST_CASE("cli/sweep: losses that are not finite are recorded, and the exit code
   const Outcome ppl = run_program(folder, arguments);
   CHECK(ppl.exit_code == 8);
   CHECK(ppl.out.empty());
+}
+
+TEST_CASE("cli/sweep: several protocols in one command give the rows of each alone") {
+  const Inputs in(700);
+  const std::vector<std::string> settings = {"--rope",       "default",   "dynamic:factor=2",
+                                             "ntk:factor=4", "--lengths", "16,40",
+                                             "--format",     "jsonl"};
+  const auto run = [&](const std::string& protocols, const std::string& stride) {
+    std::vector<std::string> arguments = settings;
+    arguments.insert(arguments.end(), {"--protocol", protocols, "--out", "out-" + protocols});
+    if (!stride.empty()) arguments.insert(arguments.end(), {"--stride", stride});
+    const Outcome outcome = in.run(arguments);
+    INFO(outcome.err);
+    REQUIRE(outcome.exit_code == 0);
+    return rows_of(outcome.out);
+  };
+  const auto results = [](const JsonDocument& row) {
+    std::string text;
+    for (const char* key :
+         {"rope", "length", "windows", "tokens", "nll", "ppl", "top1", "se", "last_quarter",
+          "delta_nll", "delta_se", "protocol", "protocol_hash", "mode", "rope_hash", "status"}) {
+      const JsonView v = row.view().at(key);
+      char number[40] = "null";
+      if (v.value().if_number() != nullptr) std::snprintf(number, 40, "%.17g", v.as_number());
+      text += std::string(key) + "=" +
+              (v.value().if_string() != nullptr ? v.as_string() : std::string(number)) + " ";
+    }
+    return text;
+  };
+  const std::vector<std::string> names = {"prefix", "hf", "llamacpp", "longlora"};
+  const std::vector<JsonDocument> together = run("prefix,hf,llamacpp,longlora", "8");
+  REQUIRE(together.size() == 3 * 4 * 2);
+  for (std::size_t p = 0; p < names.size(); ++p) {
+    const bool strided = names[p] == "hf" || names[p] == "longlora";
+    const std::vector<JsonDocument> alone = run(names[p], strided ? "8" : "");
+    REQUIRE(alone.size() == 6);
+    for (std::size_t i = 0; i < 6; ++i) {
+      const JsonDocument& row = together[i / 2 * 8 + 2 * p + i % 2];
+      CHECK(results(row) == results(alone[i]));
+      CHECK(row.view().at("protocol").as_string() == names[p]);
+      CHECK(row.view().at("delta_nll").is_null() == (i < 2));
+      CHECK(row.view().at("delta_se").is_null() == (i < 2));
+      if (i < 2 || names[p] != "prefix") continue;
+      // Pairing changes the error, not the difference.
+      const double difference =
+          row.view().at("nll").as_number() - together[i % 2].view().at("nll").as_number();
+      CHECK(row.view().at("delta_nll").as_number() == doctest::Approx(difference).epsilon(1e-9));
+    }
+  }
+  CHECK(in.run({"--lengths", "8", "--stride", "4"}).exit_code == 2);
+  CHECK(in.run({"--lengths", "8", "--protocol", "hf", "--nll-out", "l.npy"}).exit_code == 2);
+  CHECK(in.run({"--lengths", "8", "--protocol", "hf,hf"}).exit_code == 2);
+  const Outcome press = in.run({"--lengths", "8", "--protocol", "press"});
+  CHECK(press.exit_code == 2);  // ids without a tokenizer name no BOS
+  CHECK(press.err.find("prefix_id") != std::string::npos);
 }

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "results_text.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include <fmt/format.h>
+
+namespace cli {
+
+namespace {
+
+std::string ppl_text(const CellRow& cell) {
+  const double ppl = number_of(value_of(cell.results, "ppl"));
+  return !cell.finite() ? "nonfinite"
+         : ppl < 1e6    ? fmt::format("{:.4f}", ppl)
+                        : fmt::format("{:.4g}", ppl);
+}
+
+const CellRow* find_cell(const KnownCells& known, const CellKey& key) {
+  const auto it = known.find(key);
+  return it == known.end() ? nullptr : &it->second;
+}
+
+template <class T>
+void add_new(std::vector<T>& list, const T& value) {
+  if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
+}
+
+/// A list of numbers of a row; what was written without fractions comes back as integers.
+std::vector<double> list_of(const CellRow& cell, const char* key) {
+  const Value& value = value_of(cell.origin, key);
+  if (const auto* reals = std::get_if<std::vector<double>>(&value)) return *reals;
+  if (const auto* integers = std::get_if<std::vector<std::int64_t>>(&value)) {
+    return {integers->begin(), integers->end()};
+  }
+  return {};
+}
+
+}  // namespace
+
+std::vector<CellKey> cells_of(const Grid& grid) {
+  std::vector<CellKey> cells;
+  for (const Setting& setting : grid.settings) {
+    for (const std::string& protocol : grid.protocols) {
+      for (const index_t length : grid.lengths) cells.push_back({setting.arg, protocol, length});
+    }
+  }
+  return cells;
+}
+
+std::string results_table(const std::vector<CellKey>& cells, const KnownCells& known) {
+  std::vector<std::int64_t> lengths;
+  std::vector<std::string> protocols;
+  for (const CellKey& key : cells) {
+    add_new(lengths, key.length);
+    add_new(protocols, key.protocol);
+  }
+  const bool several = protocols.size() > 1;
+  std::vector<std::vector<std::string>> table = {{"rope"}};
+  if (several) table[0].push_back("protocol");
+  for (const std::int64_t length : lengths) table[0].push_back(std::to_string(length));
+  for (std::size_t i = 0; i < cells.size(); i += lengths.size()) {
+    std::vector<std::string> line = {cells[i].rope_arg};
+    if (several) line.push_back(cells[i].protocol);
+    for (std::size_t l = i; l < i + lengths.size(); ++l) {
+      const CellRow* cell = find_cell(known, cells[l]);
+      line.push_back(cell == nullptr ? "-" : ppl_text(*cell));
+    }
+    table.push_back(std::move(line));
+  }
+  return aligned_table(table);
+}
+
+std::string results_csv(const std::vector<CellKey>& cells, const KnownCells& known) {
+  std::string out;
+  for (const CellKey& key : cells) {
+    const CellRow* cell = find_cell(known, key);
+    if (cell == nullptr) continue;
+    if (out.empty()) out = csv_header(cell->results);
+    out += csv_line(cell->results);
+  }
+  return out;
+}
+
+std::string results_jsonl(const std::vector<CellKey>& cells, const KnownCells& known) {
+  std::string out;
+  for (const CellKey& key : cells) {
+    if (const CellRow* cell = find_cell(known, key)) out += to_json(cell->whole()) + "\n";
+  }
+  return out;
+}
+
+std::string results_text(const std::vector<CellKey>& cells, const KnownCells& known,
+                         Format format) {
+  return format == Format::csv     ? results_csv(cells, known)
+         : format == Format::jsonl ? results_jsonl(cells, known)
+                                   : results_table(cells, known);
+}
+
+std::string position_text(const std::vector<CellKey>& cells, const KnownCells& known,
+                          Format format) {
+  std::string out;
+  std::vector<std::vector<std::string>> table = {
+      {"rope", "protocol", "length", "context", "tokens", "nll"}};
+  for (const CellKey& key : cells) {
+    const CellRow* cell = find_cell(known, key);
+    if (cell == nullptr) continue;
+    const std::vector<double> contexts = list_of(*cell, "bin_context");
+    const std::vector<double> tokens = list_of(*cell, "bin_tokens");
+    const std::vector<double> means = list_of(*cell, "bin_nll");
+    for (std::size_t b = 0; b < std::min({contexts.size(), tokens.size(), means.size()}); ++b) {
+      const auto from = static_cast<std::int64_t>(contexts[b]);
+      const auto count = static_cast<std::int64_t>(tokens[b]);
+      const Row row = {{"rope", value_of(cell->results, "rope")},
+                       {"rope_arg", key.rope_arg},
+                       {"protocol", key.protocol},
+                       {"length", key.length},
+                       {"context_from", from},
+                       {"context_to", 2 * from - 1},
+                       {"tokens", count},
+                       {"nll", means[b]}};
+      if (format == Format::jsonl) out += to_json(row) + "\n";
+      if (format == Format::csv) out += (out.empty() ? csv_header(row) : "") + csv_line(row);
+      table.push_back({key.rope_arg, key.protocol, std::to_string(key.length),
+                       fmt::format("{}-{}", from, 2 * from - 1), std::to_string(count),
+                       fmt::format("{:.4f}", means[b])});
+    }
+  }
+  return format == Format::table ? aligned_table(table) : out;
+}
+
+}  // namespace cli
