@@ -41,8 +41,9 @@ die() {
 
 # ---- packages ---------------------------------------------------------------------------------
 
-base_packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev libxxhash-dev nlohmann-json3-dev
-  libcli11-dev libfmt-dev doctest-dev)
+base_packages=(g++ cmake ninja-build pkg-config libeigen3-dev libxsimd-dev libxxhash-dev
+  nlohmann-json3-dev libpcre2-dev libutf8proc-dev libcli11-dev libfmt-dev doctest-dev
+  libbenchmark-dev)
 check_packages=(clang clang-format libclang-rt-dev)
 
 # The program that makes a package unnecessary when it is there by another way.
@@ -51,6 +52,7 @@ program_of() {
     g++) echo "${CXX:-g++}" ;;
     cmake) echo cmake ;;
     ninja-build) echo ninja ;;
+    pkg-config) echo pkg-config ;;
     clang) echo clang++ ;;
     clang-format) echo clang-format ;;
   esac
@@ -112,8 +114,9 @@ install_packages() {
 packages_needed() {
   say "no apt-get here; please install these (Debian's names):"
   printf '  %s\n' "$@" >&2
-  say "that is: a C++20 compiler, CMake >= 3.25, Ninja, Eigen 3.4, xsimd, xxHash, nlohmann-json,"
-  say "CLI11, fmt, doctest; for the checks also clang and clang-format"
+  say "that is: a C++20 compiler, CMake >= 3.25, Ninja, pkg-config, Eigen 3.4, xsimd, xxHash,"
+  say "nlohmann-json, PCRE2 (8 bit), utf8proc, CLI11, fmt, doctest, Google Benchmark; for the checks"
+  say "also clang and clang-format"
   exit 5
 }
 

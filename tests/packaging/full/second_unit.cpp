@@ -1,29 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
-#include <ropewalk/oracle/rotary.hpp>
-#include <ropewalk/ropewalk.hpp>
+#include <ropewalk/adapt/eigen.hpp>
+#include <ropewalk/rope/adjusted_base.hpp>
+#include <ropewalk/rope/rotate.hpp>
 
-/// Largest difference between the kernel and the oracle on one head of one token.
-double distance_to_oracle() {
-  constexpr ropewalk::index_t head_dim = 34;
+/// Rotates the rows of a matrix of the user's in place; lengths of rows stay.
+bool rotates_a_matrix() {
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> q(3, 64);
+  q.setConstant(0.5f);
   const auto plan = ropewalk::make_frequency_plan(ropewalk::AdjustedBase{.rope_theta = 10000},
-                                                  {.rotary_dim = head_dim});
-  const std::vector<std::int64_t> positions = {1234};
-  std::vector<float> x(head_dim);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = 1.0f / static_cast<float>(i + 1);
-  std::vector<double> y(x.begin(), x.end());
-  ropewalk::rotate({x.data(), {1, 1, head_dim}}, ropewalk::make_rotary_rows(plan, positions),
+                                                  {.rotary_dim = 32});
+  const std::int64_t positions[] = {0, 7, 1000};
+  ropewalk::rotate(ropewalk::heads_view(q, 2), ropewalk::make_rotary_rows(plan, positions),
                    ropewalk::PairLayout::half_split);
-  ropewalk::oracle::rotate({y.data(), {1, 1, head_dim}},
-                           ropewalk::oracle::rotary_table(positions, plan.inv_freq, 1),
-                           ropewalk::PairLayout::half_split);
-  double distance = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    distance = std::max(distance, std::abs(static_cast<double>(x[i]) - y[i]));
-  }
-  return distance;
+  return std::abs(q.row(2).norm() - 4.0f) < 1e-5f && q(0, 5) == 0.5f && q(1, 0) != 0.5f;
 }

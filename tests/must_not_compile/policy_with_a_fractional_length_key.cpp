@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/// \file
+/// Equal length keys must mean equal frequencies: a key in floating point is refused.
+// EXPECT: satisf[a-z]+( of)? 'FrequencyPolicy
+// EXPECT: p\.length_key\(seq_len\)' does not satisfy|same_as<double, std::int64_t>
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "ropewalk/rope/frequency_plan.hpp"
+
+struct Halved {
+  static constexpr std::string_view name = "halved";
+  double rope_theta = 10000;
+  friend bool operator==(const Halved&, const Halved&) = default;
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor&& visit) {
+    visit({.key = "rope_theta"}, self.rope_theta);
+  }
+  void check(ropewalk::RotaryShape) const {}
+  void fill(ropewalk::RotaryShape, std::span<double> inv_freq) const {
+    for (double& w : inv_freq) w = 0.5;
+  }
+  double attention_factor(ropewalk::RotaryShape) const { return 1; }
+#ifndef MISUSE
+  std::int64_t length_key(std::int64_t) const { return 0; }
+#else
+  double length_key(std::int64_t seq_len) const { return 0.5 * static_cast<double>(seq_len); }
+#endif
+};
+
+ropewalk::FrequencyPlan plan() {
+  return ropewalk::make_frequency_plan(Halved{}, {.rotary_dim = 64});
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The kernel tables of every instruction set, instantiated once for all tests that ask for them
+/// (kernel_tables.cpp). Comes with those tests' precompiled header; no test includes it.
+
+#include "ropewalk/model/kernel_table.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+extern template KernelTable<float> make_kernel_table<simd::portable>();
+#if defined(__AVX2__) && defined(__FMA__)
+extern template KernelTable<float> make_kernel_table<simd::avx2>();
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+extern template KernelTable<float> make_kernel_table<simd::avx512>();
+#endif
+
+}  // namespace ropewalk::inline ROPEWALK_ABI
