@@ -40,8 +40,14 @@ AnglePrecision parse_precision(const std::string& name) {
 
 void add_model_options(Options& options, ModelOptions& out) {
   options.text("--model", "PATH", out.model, "Hugging Face folder or llama2.c .bin file");
-  options.text("--tokenizer", "FILE", out.tokenizer,
-               ".vocab file, llama2.c tok*.bin, or `bytes` [what the model's folder brings]");
+  options.text(
+      "--tokenizer", "FILE", out.tokenizer,
+      "tokenizer.json, sentencepiece .model, vocab.json beside merges.txt, .vocab, llama2.c "
+      "tok*.bin, or `bytes` [what the model's folder brings]");
+  options.text("--tokenizer-pattern", "PATTERN", out.tokenizer_pattern,
+               "How a vocab.json cuts words: gpt2, qwen2, llama3 or a regular expression");
+  options.choice("--special-tokens", {"text", "ids"}, out.special_tokens,
+                 "What <|endoftext|> and its like become where the text spells them");
   options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype, "Arithmetic of the model");
   options.choice("--isa", {"auto", "portable", "avx2", "avx512"}, out.isa,
@@ -81,10 +87,12 @@ LoadedModel::LoadedModel(const ModelOptions& options) : threads(thread_count(opt
   }
   path = options.model;
   tokenizer_path = options.tokenizer.empty() ? checkpoint.tokenizer_path : options.tokenizer;
+  tokenizer_options = {.special_tokens = options.special_tokens == "ids" ? SpecialTokens::as_ids
+                                                                         : SpecialTokens::as_text,
+                       .pattern = options.tokenizer_pattern};
   weights_hash = checkpoint.weights_hash;
   rope = checkpoint.rope;
-  rope_defaults = {.rope_theta = rope_theta_of(rope),
-                   .max_position_embeddings = checkpoint.config.max_position_embeddings};
+  rope_defaults = model_rope(rope, checkpoint.config.max_position_embeddings);
   llama = make_llama(std::move(checkpoint.config), std::move(checkpoint.weights));
 }
 
@@ -94,7 +102,7 @@ AnyTokenizer LoadedModel::open_tokenizer() const {
                "the tokenizer that the model was trained with",
                "Add --tokenizer FILE, or give token ids with --tokens");
   }
-  AnyTokenizer tokenizer = ropewalk::open_tokenizer(tokenizer_path);
+  AnyTokenizer tokenizer = ropewalk::open_tokenizer(tokenizer_path, tokenizer_options);
   check_vocab_size(tokenizer.vocab_size(), tokenizer_path, llama.config.vocab_size, path);
   return tokenizer;
 }
@@ -137,8 +145,7 @@ namespace {
 
 ModelFacts facts_of(const LlamaConfig& config, const AnyFrequency& rope) {
   return {.rope = rope,
-          .defaults = {.rope_theta = rope_theta_of(rope),
-                       .max_position_embeddings = config.max_position_embeddings},
+          .defaults = model_rope(rope, config.max_position_embeddings),
           .head_dim = config.head_dim};
 }
 

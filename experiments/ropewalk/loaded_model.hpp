@@ -22,6 +22,8 @@ namespace cli {
 struct ModelOptions {
   std::string model = {};
   std::string tokenizer = {};
+  std::string tokenizer_pattern = {};
+  std::string special_tokens = "text";
   std::optional<std::int64_t> threads = {};
   std::string dtype = "f32";
   std::string isa = "auto";
@@ -44,6 +46,7 @@ struct LoadedModel {
   ModelRope rope_defaults = {};  ///< what specs may leave out
   std::string path = {};
   std::string tokenizer_path = {};  ///< as given, else what the model's folder brings, else empty
+  TokenizerOptions tokenizer_options = {};
   std::uint64_t weights_hash = 0;
   KernelTable<float> kernels = {};
   AnglePrecision precision = AnglePrecision::exact;

@@ -139,46 +139,52 @@ TEST_CASE("text/llama2c_tokenizer: any bytes round-trip, control tokens never co
   }
 }
 
-TEST_CASE("text/score_merges: the queue gives what the definition gives") {
+TEST_CASE("text/scored_merges: best scores, ties from the left, as the definition says") {
   std::vector<ScoredText> pieces;
   const Random rng{.seed = 11};
-  ScoredPieces scored;
   std::uint64_t draw = 0;
-  for (const std::string s : {"a", "b", "c"}) pieces.push_back({s, -99});
-  while (pieces.size() < 40) {
+  for (const std::string s : {"a", "b", "c", " "}) pieces.push_back({s, -99});
+  while (pieces.size() < 60) {
     std::string s;
     for (std::uint64_t n = 2 + rng.bits(draw++) % 4; n > 0; --n) {
-      s += "abc"[rng.bits(draw++) % 3];
+      s += "abc "[rng.bits(draw++) % 4];
     }
     bool fresh = true;
     for (const ScoredText& p : pieces) fresh = fresh && p.piece != s;
     // Few distinct scores, so that ties are common.
     if (fresh) pieces.push_back({s, -static_cast<float>(rng.bits(draw++) % 5)});
   }
-  for (std::size_t i = 0; i < pieces.size(); ++i) {
-    REQUIRE(scored.add(pieces[i].piece, static_cast<TokenId>(i), pieces[i].score));
+  std::string vocab;
+  for (const ScoredText& p : pieces) {
+    std::string stored;
+    for (const char c : p.piece) stored += c == ' ' ? space : std::string(1, c);
+    vocab += stored + "\t" + std::to_string(p.score) + "\n";
   }
-  CHECK(!scored.add("a", 0, 0));
-  for (std::uint64_t i = 0; i < 500; ++i) {
+  vocab += "<unk>\t0\n";
+  const std::string file = llama2c_file(pieces);
+  const Llama2cTokenizer llama2c{MemorySource(file)};
+  const VocabTokenizer lines{MemorySource(vocab)};
+  for (std::uint64_t i = 1; i < 500; ++i) {
     std::string text;
-    for (std::uint64_t k = 0; k < i % 60; ++k) text += "abcd"[rng.bits((i + 1) << 32 | k) % 4];
-    std::vector<TextToken> tokens;
-    encode_by_scores(
-        text, scored,
-        [](std::size_t begin, std::size_t size, std::vector<TextToken>& to) {
-          to.push_back({-1, begin, size});
-        },
-        tokens);
-    const std::vector<std::string> expected = naive_merges(text, pieces);
-    REQUIRE(tokens.size() == expected.size());
-    for (std::size_t k = 0; k < tokens.size(); ++k) {
-      REQUIRE(text.substr(tokens[k].begin, tokens[k].size) == expected[k]);
-      REQUIRE((tokens[k].id < 0) == (expected[k] == "d"));
-    }
+    for (std::uint64_t k = 0; k < i % 90; ++k) text += "abc d"[rng.bits((i + 1) << 32 | k) % 5];
+    const auto check = [&](const auto& tokenizer, const std::string& merged, TokenId first) {
+      const std::vector<std::string> expected = naive_merges(merged, pieces);
+      const std::vector<TokenId> ids = ids_of(tokenizer, text);
+      REQUIRE(ids.size() == expected.size());
+      for (std::size_t k = 0; k < ids.size(); ++k) {
+        if (expected[k] == "d") {
+          REQUIRE(ids[k] == (first == 0 ? 60 : 3 + 'd'));
+        } else {
+          REQUIRE(pieces.at(static_cast<std::size_t>(ids[k] - first)).piece == expected[k]);
+        }
+      }
+    };
+    check(lines, text, 0);
+    if (!text.empty()) check(llama2c, " " + text, 259);
   }
 }
 
-TEST_CASE("text/score_merges: 256 KiB of one letter stay far from quadratic") {
+TEST_CASE("text/scored_merges: 256 KiB of one letter stay far from quadratic") {
   std::vector<ScoredText> pieces{{" ", -1}, {"a", -1}};
   for (std::size_t n = 2; n <= 16; n *= 2) pieces.push_back({std::string(n, 'a'), -1});
   const std::string file = llama2c_file(pieces);
@@ -219,6 +225,7 @@ TEST_CASE("text/llama2c_tokenizer: every truncation and damaged field is refused
           const std::string twice = file + record({"ab", -3});
           Llama2cTokenizer t{MemorySource(twice)};
         }).found.find("\"ab\" again") != std::string::npos);
+  CHECK(damaged(at + 8, "\xff\xff").expected == "valid UTF-8");
 }
 
 TEST_CASE("text/vocab_tokenizer: spaces, white space without piece, unknown characters") {
@@ -275,19 +282,33 @@ TEST_CASE("text/any_tokenizer: files are opened by name and content") {
   CHECK(open_tokenizer(dir.write("t.bin", llama2c_file(small))).vocab_size() == 267);
   CHECK(open_tokenizer(dir.write("t.vocab", "<s>\t0\na\t-1\n")).bos_id() == 0);
   for (const char* name : {"tokenizer.json", "t.bin", "t"}) {
-    const ErrorInfo e = error_of([&] { open_tokenizer(dir.write(name, "{\"version\":1}")); });
+    const ErrorInfo e = error_of([&] { open_tokenizer(dir.write(name, "{\"version\":\"1.0\"}")); });
     CHECK(e.kind == ErrorClass::unsupported);
-    CHECK(e.found == "a tokenizer in JSON");
+    CHECK(e.found.find("model") != std::string::npos);
+    const std::string bpe =
+        R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}})";
+    CHECK(ids_of(open_tokenizer(dir.write(name, bpe)), "abab") == std::vector<TokenId>{2, 2});
   }
   const ErrorInfo model =
       error_of([&] { open_tokenizer(dir.write("t.model", "\n\x0b\n\x05<unk>")); });
-  CHECK(model.kind == ErrorClass::unsupported);
-  CHECK(model.expected.find(".vocab") != std::string::npos);
+  CHECK(model.kind == ErrorClass::format);
+  CHECK(model.where == "byte 1");
+  CHECK(error_of([&] { open_tokenizer("bytes", {.pattern = "gpt2"}); }).kind == ErrorClass::usage);
   CHECK(error_of([&] { open_tokenizer(dir.write("t.txt", "hello")); }).kind ==
         ErrorClass::unsupported);
   CHECK(error_of([&] { open_tokenizer(dir.write("empty", "")); }).kind == ErrorClass::format);
   CHECK(error_of([&] { open_tokenizer(dir / "absent.vocab"); }).kind == ErrorClass::io);
-  CHECK(error_of([&] { open_tokenizer(dir.path()); }).found == "a directory");
+  const TempDir folder;
+  CHECK(error_of([&] { open_tokenizer(folder.path()); }).found == "a folder without a tokenizer");
+  CHECK(find_tokenizer(folder.path()).empty());
+  folder.write("vocab.json", "{\"a\":0}");
+  CHECK(find_tokenizer(folder.path()).empty());  // without merges.txt
+  folder.write("merges.txt", "");
+  CHECK(find_tokenizer(folder.path()) == folder / "vocab.json");
+  folder.write("tokenizer.model", "");
+  CHECK(find_tokenizer(folder.path()) == folder / "tokenizer.model");
+  folder.write("tokenizer.json", R"({"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}})");
+  CHECK(open_tokenizer(folder.path()).vocab_size() == 2);
   CHECK(error_of([&] { check_vocab_size(512, "tok", 105, "model"); }).kind == ErrorClass::mismatch);
   CHECK(outcome_of([&] { check_vocab_size(105, "tok", 105, "model"); }) == "accepted");
 }

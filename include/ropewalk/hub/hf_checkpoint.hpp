@@ -14,6 +14,7 @@
 #include "ropewalk/hub/fill_weights.hpp"
 #include "ropewalk/hub/hf_config.hpp"
 #include "ropewalk/hub/hf_tensors.hpp"
+#include "ropewalk/text/find_tokenizer.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -220,8 +221,7 @@ inline Checkpoint load_hf_folder(const std::string& folder) {
   });
   tensors.check_unchanged();
   out.weights_hash = hash.digest();
-  const std::string tokenizer = join_path(folder, "tokenizer.json");
-  if (file_exists(tokenizer)) out.tokenizer_path = tokenizer;
+  out.tokenizer_path = find_tokenizer(folder);
   return out;
 }
 

@@ -4,11 +4,17 @@
 /// The tokenizer files of llama2.c (tok512.bin, tokenizer.bin).
 
 #include <bit>
+#include <cstring>
+#include <memory>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "ropewalk/io/file_kind.hpp"
-#include "ropewalk/text/score_merges.hpp"
+#include "ropewalk/io/utf8.hpp"
+#include "ropewalk/text/bpe.hpp"
+#include "ropewalk/text/scored_merges.hpp"
+#include "ropewalk/text/tokenizer.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -23,19 +29,21 @@ inline std::string byte_piece(unsigned byte) {
 }  // namespace detail
 
 /// Sentencepiece BPE as llama2.c runs it: ids 0 unknown, 1 BOS, 2 EOS, 3 to 258 the 256 bytes, then
-/// pieces with scores. A space is put before a text that is not empty; a character that is no piece
-/// becomes its bytes, so any bytes round-trip.
-/// Source: karpathy/llama2.c, run.c (build_tokenizer, encode, decode).
+/// pieces of UTF-8 with scores. A space is put before a text that is not empty; a character that is
+/// no piece becomes its bytes, so any bytes round-trip. Source: karpathy/llama2.c, run.c
+/// (build_tokenizer, encode, decode).
 class Llama2cTokenizer {
  public:
   /// File: int32 longest piece; then per token float32 score, int32 length, bytes; to the end.
-  /// \throws Error(format) with the byte offset, Error(limit) for pieces over 64 KiB or more than
-  /// 2^22 of them.
+  /// \throws Error(format) with the byte offset, Error(limit) for pieces over 1 KiB, files over
+  /// 64 MiB, or more than 2^23 ways to make a piece of two others.
   template <ByteSource S>
   explicit Llama2cTokenizer(const S& source) {
     refuse_other_kinds(source, FileKind::unknown, "a llama2.c tokenizer");
-    constexpr std::uint64_t max_file = std::uint64_t{512} << 20;
-    const std::string data = read_text(source, max_file);
+    const std::string data = read_text(source, max_scored_file);
+    BpeVocabulary v{.name = source.name()};
+    std::vector<float> scores;
+    std::unordered_set<std::string> seen;
     std::size_t at = 0;
     const auto refuse = [&](ErrorClass kind, std::size_t offset, std::string found,
                             std::string expected) {
@@ -56,14 +64,12 @@ class Llama2cTokenizer {
     };
     std::int32_t longest = 0;
     take(longest, "the length of the longest piece");
+    constexpr auto max_piece = static_cast<std::int32_t>(max_scored_piece);
     if (longest < 1 || longest > max_piece) {
       refuse(longest < 1 ? ErrorClass::format : ErrorClass::limit, 0, std::to_string(longest),
              "a longest piece of 1 to " + std::to_string(max_piece) + " bytes");
     }
     while (at < data.size()) {
-      if (pieces_.size() == max_tokens) {
-        refuse(ErrorClass::limit, at, "more tokens", "at most " + std::to_string(max_tokens));
-      }
       float score = 0;
       std::int32_t length = 0;
       const std::size_t start = at;
@@ -92,33 +98,38 @@ class Llama2cTokenizer {
         pieces_.back() = std::string(1, static_cast<char>(byte));
       } else if (id < first_byte) {
         pieces_.back().clear();  // control ids stand for no text
-      } else if (!scored_.add(pieces_.back(), id, score)) {
+      } else if (find_invalid_utf8(pieces_.back()) != std::string_view::npos) {
+        refuse(ErrorClass::format, start + 8, escaped(pieces_.back()), "valid UTF-8");
+      } else if (!seen.insert(pieces_.back()).second) {
         refuse(ErrorClass::format, start + 8, "the piece " + escaped(pieces_.back()) + " again",
                "each piece once");
       }
+      v.pieces.push_back(id < first_byte + 256 ? "" : pieces_.back());
+      scores.push_back(score);
     }
     if (pieces_.size() < first_byte + 256) {
       refuse(ErrorClass::format, at, std::to_string(pieces_.size()) + " tokens",
              "at least 3 control tokens and 256 bytes");
     }
+    for (TokenId byte = 0; byte < 256; ++byte) v.fallback.push_back(first_byte + byte);
+    v.merges = merges_of_scores(v.pieces, scores, v.name);
+    model_ = std::make_shared<const BpeModel>(std::move(v));
   }
 
   index_t vocab_size() const { return static_cast<index_t>(pieces_.size()); }
   std::optional<TokenId> bos_id() const { return 1; }
 
+  /// \throws Error(limit) for a text of 4 GiB or more.
   void encode(std::string_view text, TokenStream& out) const {
     if (text.empty()) return;
+    check_text_size(text.size() + 1);
     const std::string spaced = " " + std::string(text);
-    std::vector<TextToken> tokens;
-    encode_by_scores(
-        spaced, scored_,
-        [&](std::size_t begin, std::size_t size, std::vector<TextToken>& to) {
-          for (std::size_t i = begin; i < begin + size; ++i) {
-            to.push_back({static_cast<unsigned char>(spaced[i]) + first_byte, i, 1});
-          }
-        },
-        tokens);
-    for (const TextToken& t : tokens) out.push(t.id, t.begin == 0 ? t.size - 1 : t.size);
+    BpeCache cache(spaced.size());
+    std::size_t done = 1;
+    model_->encode(spaced, cache, [&](TokenId id, std::size_t end) {
+      out.push(id, end - done);
+      done = end;
+    });
   }
   std::string_view piece(TokenId id) const {
     check_token_id(id, vocab_size());
@@ -138,11 +149,9 @@ class Llama2cTokenizer {
 
  private:
   static constexpr TokenId first_byte = 3;
-  static constexpr std::int32_t max_piece = 1 << 16;
-  static constexpr std::size_t max_tokens = std::size_t{1} << 22;
 
   std::vector<std::string> pieces_;  // by id: the bytes it stands for
-  ScoredPieces scored_;
+  std::shared_ptr<const BpeModel> model_;
 };
 static_assert(Tokenizer<Llama2cTokenizer>);
 

@@ -3,12 +3,19 @@
 /// \file
 /// `.vocab` files of sentencepiece: one piece a line with its score.
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "ropewalk/core/number_text.hpp"
 #include "ropewalk/io/file_kind.hpp"
+#include "ropewalk/text/bpe.hpp"
 #include "ropewalk/text/llama2c_tokenizer.hpp"
+#include "ropewalk/text/normalizer.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -29,69 +36,51 @@ class VocabTokenizer {
     if (kind == FileKind::empty || kind == FileKind::git_lfs_pointer || kind == FileKind::html) {
       refuse_other_kinds(source, FileKind::unknown, "a .vocab file");
     }
-    const std::string data = read_text(source, std::uint64_t{512} << 20);
-    std::size_t bytes_found = 0;
+    const std::string data = read_text(source, max_scored_file);
+    BpeVocabulary v{.name = name_};
+    std::vector<float> scores;
+    std::unordered_set<std::string> seen;
+    std::vector<TokenId> byte_ids(256, -1);
     for (std::size_t at = 0, line = 1; at < data.size(); ++line) {
       std::size_t end = data.find('\n', at);
       if (end == std::string::npos) end = data.size();
-      add_line(std::string_view(data).substr(at, end - at), line, bytes_found);
+      const std::string_view text = std::string_view(data).substr(at, end - at);
+      const auto [piece, score] = read_line(text, line);
+      v.pieces.push_back(add_piece(piece, score, line, byte_ids, seen));
+      scores.push_back(static_cast<float>(score));
       at = end + 1;
     }
-    if (bytes_found != 256) byte_ids_.clear();
+    if (std::find(byte_ids.begin(), byte_ids.end(), -1) == byte_ids.end()) v.fallback = byte_ids;
+    for (const char c : {'\n', '\r', '\t'}) {
+      if (!seen.contains(std::string(1, c))) no_pieces_ += c;
+    }
+    v.unknown = unknown_;
+    v.merges = merges_of_scores(v.pieces, scores, name_);
+    model_ = std::make_shared<const BpeModel>(std::move(v));
   }
 
   index_t vocab_size() const { return static_cast<index_t>(pieces_.size()); }
   std::optional<TokenId> bos_id() const { return bos_; }
 
   /// \throws Error(mismatch) when a character is no piece and the vocabulary has neither bytes nor
-  /// <unk>.
+  /// <unk>; Error(limit) for a text of 4 GiB or more.
   void encode(std::string_view text, TokenStream& out) const {
-    std::string spaced;  // white space as in the pieces
-    spaced.reserve(text.size() + text.size() / 2);
-    for (const char c : text) {
-      const bool space = c == ' ' || ((c == '\n' || c == '\r' || c == '\t') &&
-                                      scored_.find(std::string_view(&c, 1)) == nullptr);
-      spaced += space ? std::string_view(meta_space) : std::string_view(&c, 1);
+    check_text_size(text.size());
+    std::string spaced;  // white space that is no piece as spaces
+    if (text.find_first_of(no_pieces_) != std::string_view::npos) {
+      spaced = text;
+      for (char& c : spaced) c = no_pieces_.find(c) == std::string::npos ? c : ' ';
+      text = spaced;
     }
-    std::vector<TextToken> tokens;
-    encode_by_scores(
-        spaced, scored_,
-        [&](std::size_t begin, std::size_t size, std::vector<TextToken>& to) {
-          const bool space = std::string_view(spaced).substr(begin, size) == meta_space;
-          if (!byte_ids_.empty()) {
-            if (space) {
-              to.push_back({byte_ids_[' '], begin, size});
-              return;
-            }
-            for (std::size_t i = begin; i < begin + size; ++i) {
-              to.push_back({byte_ids_[static_cast<unsigned char>(spaced[i])], i, 1});
-            }
-          } else if (unknown_) {
-            to.push_back({*unknown_, begin, size});
-          } else {
-            fail({.kind = ErrorClass::mismatch,
-                  .file = name_,
-                  .found = "the character " + escaped(spaced.substr(begin, size)) + " in the text",
-                  .expected = "a vocabulary with this character, all bytes, or <unk>"});
-          }
-        },
-        tokens);
-    // Back to sizes in the text: the k-th character of both is the same one.
-    std::size_t from = 0;
-    for (const TextToken& t : tokens) {
-      std::size_t size = 0;
-      for (std::size_t at = t.begin; at < t.begin + t.size; ++size) {
-        const bool space = std::string_view(spaced).substr(at, 3) == meta_space &&
-                           text.substr(from + size, 3) != meta_space;
-        if (space) {
-          at += 3;
-        } else {
-          ++at;
-        }
-      }
-      from += size;
-      out.push(t.id, size);
-    }
+    AlignedText buffers[2];
+    const TextView view = normalize(spaces_, {text, nullptr, 0}, buffers);
+    BpeCache cache(view.text.size());
+    std::size_t done = 0;
+    model_->encode(view.text, cache, [&](TokenId id, std::size_t end) {
+      const std::size_t origin = view.origin_at(end);
+      out.push(id, origin - done);
+      done = origin;
+    });
   }
   std::string_view piece(TokenId id) const {
     check_token_id(id, vocab_size());
@@ -104,87 +93,79 @@ class VocabTokenizer {
   }
 
  private:
-  static constexpr std::string_view meta_space = "\xe2\x96\x81";  // U+2581
+  [[noreturn]] void refuse(ErrorClass kind, std::size_t line, std::string found,
+                           std::string expected, std::string fix = {}) const {
+    fail({.kind = kind,
+          .file = name_,
+          .where = "line " + std::to_string(line),
+          .found = std::move(found),
+          .expected = std::move(expected),
+          .fix = std::move(fix)});
+  }
 
-  void add_line(std::string_view line, std::size_t number, std::size_t& bytes_found) {
-    const auto refuse = [&](ErrorClass kind, std::string found, std::string expected,
-                            std::string fix = {}) {
-      fail({.kind = kind,
-            .file = name_,
-            .where = "line " + std::to_string(number),
-            .found = std::move(found),
-            .expected = std::move(expected),
-            .fix = std::move(fix)});
-    };
+  std::pair<std::string_view, double> read_line(std::string_view line, std::size_t number) const {
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     const std::size_t tab = line.rfind('\t');
     if (tab == std::string_view::npos || tab == 0) {
-      refuse(ErrorClass::format, escaped(line), "piece, tab, score");
+      refuse(ErrorClass::format, number, escaped(line), "piece, tab, score");
     }
-    const std::string_view stored = line.substr(0, tab);
     const auto score = parse_real(line.substr(tab + 1));
-    if (!score) refuse(ErrorClass::format, escaped(line.substr(tab + 1)), "a finite score");
-    if (stored.size() > (1 << 16)) {
-      refuse(ErrorClass::limit, "a piece of " + std::to_string(stored.size()) + " bytes",
-             "at most 65536");
+    if (!score) {
+      refuse(ErrorClass::format, number, escaped(line.substr(tab + 1)), "a finite score");
+    }
+    return {line.substr(0, tab), *score};
+  }
+
+  /// Adds what an id stands for; returns its text inside of a text with spaces as they are, empty
+  /// if text never becomes the id by merges.
+  std::string add_piece(std::string_view stored, double score, std::size_t line,
+                        std::vector<TokenId>& byte_ids, std::unordered_set<std::string>& seen) {
+    if (stored.size() > max_scored_piece) {
+      refuse(ErrorClass::limit, line, "a piece of " + std::to_string(stored.size()) + " bytes",
+             "at most " + std::to_string(max_scored_piece));
     }
     if (find_invalid_utf8(stored) != std::string_view::npos) {
-      refuse(ErrorClass::format, escaped(stored), "valid UTF-8");
+      refuse(ErrorClass::format, line, escaped(stored), "valid UTF-8");
     }
-    if (pieces_.size() == (std::size_t{1} << 22)) {
-      refuse(ErrorClass::limit, "more pieces", "at most 4194304");
+    if (!seen.insert(std::string(stored)).second) {
+      refuse(ErrorClass::format, line, "the piece " + escaped(stored) + " again",
+             "each piece once");
     }
     const auto id = static_cast<TokenId>(pieces_.size());
-    const auto once = [&](std::optional<TokenId>& slot) {
-      if (slot) refuse(ErrorClass::format, escaped(stored) + " again", "each piece once");
-      slot = id;
-    };
     if (stored == "<unk>") {
-      once(unknown_);
+      unknown_ = id;
       pieces_.emplace_back(" \xe2\x81\x87 ");  // as sentencepiece decodes it
-      return;
+      return {};
     }
     if (stored == "<s>" || stored == "</s>" || stored == "<pad>") {
-      once(stored == "<s>" ? bos_ : stored == "</s>" ? eos_ : pad_);
+      if (stored == "<s>") bos_ = id;
       pieces_.emplace_back();
-      return;
+      return {};
     }
-    if (stored.size() == 6 && stored.substr(0, 3) == "<0x") {
+    if (stored.size() == 6 && stored.starts_with("<0x")) {
       for (unsigned byte = 0; byte < 256; ++byte) {
         if (stored != detail::byte_piece(byte)) continue;
-        byte_ids_.resize(256, -1);
-        if (byte_ids_[byte] >= 0) {
-          refuse(ErrorClass::format, escaped(stored) + " again", "each piece once");
-        }
-        byte_ids_[byte] = id;
-        ++bytes_found;
+        byte_ids[byte] = id;
         pieces_.emplace_back(1, static_cast<char>(byte));
-        return;
+        return {};
       }
     }
     const bool one_character = utf8_length(stored, 0) == stored.size();
-    if (!one_character && *score != std::floor(*score)) {
-      refuse(ErrorClass::unsupported, "the score " + number_text(*score),
+    if (!one_character && score != std::floor(score)) {
+      refuse(ErrorClass::unsupported, line, "the score " + number_text(score),
              "whole numbers, the ranks of BPE merges",
              "Use a BPE model: unigram models are not supported");
     }
-    if (!scored_.add(std::string(stored), id, static_cast<float>(*score))) {
-      refuse(ErrorClass::format, "the piece " + escaped(stored) + " again", "each piece once");
-    }
-    std::string shown;
-    for (std::size_t i = 0; i < stored.size();) {
-      const bool space = stored.substr(i, 3) == meta_space;
-      shown += space ? ' ' : stored[i];
-      i += space ? 3 : 1;
-    }
-    pieces_.push_back(std::move(shown));
+    pieces_.push_back(detail::shown_piece(stored));
+    return stored.find(' ') == std::string_view::npos ? pieces_.back() : std::string();
   }
 
   std::string name_;
   std::vector<std::string> pieces_;  // by id: the bytes it stands for
-  ScoredPieces scored_;
-  std::vector<TokenId> byte_ids_;  // 256, or none
-  std::optional<TokenId> unknown_, bos_, eos_, pad_;
+  std::shared_ptr<const BpeModel> model_;
+  std::string no_pieces_;  // white space that becomes a space
+  std::vector<NormalizerStep> spaces_ = {ReplaceStep{std::string(detail::meta_space), " "}};
+  std::optional<TokenId> unknown_, bos_;
 };
 static_assert(Tokenizer<VocabTokenizer>);
 
