@@ -13,8 +13,12 @@ using Arguments = std::span<const std::string>;
 
 int run_sweep(Arguments arguments);
 int run_ppl(Arguments arguments);
+int run_export(Arguments arguments);
 int run_rope_show(Arguments arguments);
+int run_rope_compare(Arguments arguments);
 int run_generate(Arguments arguments);
+int run_bench(Arguments arguments);
+int run_tokenize(Arguments arguments);
 int run_selftest(Arguments arguments);
 
 }  // namespace cli

@@ -32,15 +32,19 @@ struct Command {
 constexpr Command commands[] = {
     {"sweep", "table of rope settings x context lengths -> perplexity", run_sweep},
     {"ppl", "perplexity under one rope setting", run_ppl},
+    {"export", "rows of a results folder as csv, JSON lines or a table", run_export},
     {"generate", "greedy continuation of a prompt", run_generate},
+    {"tokenize", "token ids of a text, and back", run_tokenize},
     {"rope show", "frequencies of a rope setting", run_rope_show},
+    {"rope compare", "where rope settings differ, and by how much", run_rope_compare},
+    {"bench", "speed and memory of scoring with random weights", run_bench},
     {"selftest", "checks this build on this machine, in seconds", run_selftest},
 };
 
 // Names that are reserved: they will get the meaning of the documentation and no other.
-constexpr std::string_view planned[] = {"train",     "bench",      "tokenize",   "experiment",
-                                        "report",    "doctor",     "convert",    "rope compare",
-                                        "rope plan", "rope audit", "rope bound", "rope tables"};
+constexpr std::string_view planned[] = {"train",      "experiment", "report",
+                                        "doctor",     "convert",    "rope plan",
+                                        "rope audit", "rope bound", "rope tables"};
 
 std::string listed_commands() {
   std::string names;
@@ -54,7 +58,7 @@ std::string help_text() {
       "checkpoints.\n\n"
       "Usage: ropewalk COMMAND [OPTIONS]\n\nCommands:\n";
   for (const Command& c : commands) {
-    text += "  " + std::string(c.name) + std::string(12 - c.name.size(), ' ') +
+    text += "  " + std::string(c.name) + std::string(14 - c.name.size(), ' ') +
             std::string(c.summary) + "\n";
   }
   text +=

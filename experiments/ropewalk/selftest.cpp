@@ -10,37 +10,21 @@
 
 #include <fmt/format.h>
 
-#include "ropewalk/attention/masks.hpp"
-#include "ropewalk/core/rng.hpp"
 #include "ropewalk/rope/adjusted_base.hpp"
 
 #include "args.hpp"
 #include "commands.hpp"
 #include "kernels.hpp"
+#include "measure/attention_input.hpp"
+#include "measure/largest_error.hpp"
+#include "measure/random_data.hpp"
 #include "output.hpp"
 
 namespace cli {
 
+using namespace measure;
+
 namespace {
-
-/// Normal numbers of a stream of their own.
-Buffer<float> random_floats(index_t size, std::uint32_t stream) {
-  const Random random{.seed = 1, .stream = stream};
-  Buffer<float> out(size);
-  for (index_t i = 0; i < size; ++i) {
-    out[i] = static_cast<float>(random.normal(static_cast<std::uint64_t>(i)));
-  }
-  return out;
-}
-
-PackedMatrix<float> random_matrix(index_t outputs, index_t inputs, std::uint32_t stream) {
-  PackedMatrix<float> w(outputs, inputs);
-  const Buffer<float> values = random_floats(outputs * inputs, stream);
-  for (index_t n = 0; n < outputs; ++n) {
-    for (index_t k = 0; k < inputs; ++k) w(n, k) = values[n * inputs + k];
-  }
-  return w;
-}
 
 double real(float x) { return static_cast<double>(x); }
 
@@ -51,8 +35,7 @@ struct Finding {
   Hasher bits = {};
 
   void compare(float got, double expected, double allowed) {
-    const double e = std::fabs(real(got) - expected) / allowed;
-    error = e <= error ? error : e;  // keeps a NaN
+    error = worse(error, std::fabs(real(got) - expected) / allowed);
     bits.value(got);
   }
 };
@@ -132,77 +115,14 @@ Finding check_rotation(const KernelTable<float>& kernels) {
   return found;
 }
 
-/// Queries, keys and values of a layer, ready for attend().
-struct AttentionInput {
-  index_t tokens, heads, key_heads, head_dim;
-  BlockPlan plan;
-  Buffer<float> queries, keys, values, key_panels, value_panels, output, scratch;
-
-  AttentionInput(index_t n, index_t h, index_t k, index_t d)
-      : tokens(n),
-        heads(h),
-        key_heads(k),
-        head_dim(d),
-        plan(make_block_plan(Causal{}, n)),
-        queries(random_floats(n * h * d, 8)),
-        keys(random_floats(n * k * d, 9)),
-        values(random_floats(n * k * d, 10)),
-        key_panels(KeyValuePanels::keys_size(plan.key_slots, k, d)),
-        value_panels(KeyValuePanels::values_size(plan.key_slots, k, d)),
-        output(n * h * d),
-        scratch(attention_scratch_size(d)) {
-    for (index_t t = 0; t < n; ++t) {
-      const index_t slot = plan.key_slot[static_cast<std::size_t>(t)];
-      for (index_t g = 0; g < k; ++g) {
-        panels().store_key(g, slot, keys.data() + (t * k + g) * d);
-        panels().store_value(g, slot, values.data() + (t * k + g) * d);
-      }
-    }
-  }
-  KeyValuePanels panels() {
-    return {key_panels.data(), value_panels.data(), plan.key_slots, key_heads, head_dim};
-  }
-  void attend(const KernelTable<float>& kernels) {
-    const AttentionBranch branch{{queries.data(), {tokens, heads, head_dim}}, panels()};
-    const AttentionCall call{.branches = {&branch, 1},
-                             .plan = &plan,
-                             .output = {output.data(), {tokens, heads, head_dim}},
-                             .lse = {}};
-    for (std::size_t b = 0; b < plan.query_blocks.size(); ++b) {
-      for (index_t h = 0; h < heads; ++h) {
-        kernels.attend(call, static_cast<index_t>(b), h, scratch.data());
-      }
-    }
-  }
-};
-
 Finding check_attention(const KernelTable<float>& kernels) {
   AttentionInput in(137, 4, 2, 20);
-  in.attend(kernels);
+  in.attend(kernels.attend);
   Finding found;
+  for (const float x : in.output.span()) found.bits.value(x);
   for (index_t t = 0; t < in.tokens; ++t) {
-    for (index_t h = 0; h < in.heads; ++h) {
-      const float* q = in.queries.data() + (t * in.heads + h) * in.head_dim;
-      std::vector<double> p;
-      double sum = 0;
-      for (index_t j = 0; j <= t; ++j) {
-        const float* k = in.keys.data() + (j * in.key_heads + h / 2) * in.head_dim;
-        double score = 0;
-        for (index_t d = 0; d < in.head_dim; ++d) score += real(q[d]) * real(k[d]);
-        p.push_back(std::exp2(score));  // queries carry the factor log2(e)
-        sum += p.back();
-      }
-      for (index_t d = 0; d < in.head_dim; ++d) {
-        double expected = 0, largest = 0;
-        for (index_t j = 0; j <= t; ++j) {
-          const double v = real(in.values[(j * in.key_heads + h / 2) * in.head_dim + d]);
-          expected += p[static_cast<std::size_t>(j)] / sum * v;
-          largest = std::max(largest, std::fabs(v));
-        }
-        // Scores up to about 20 in base 2 have an absolute error of 1e-5.
-        found.compare(in.output[(t * in.heads + h) * in.head_dim + d], expected, 1e-5 * largest);
-      }
-    }
+    // Scores up to about 20 in base 2 have an absolute error of 1e-5.
+    found.error = worse(found.error, in.error_of_row(t) / 1e-5);
   }
   return found;
 }
@@ -290,7 +210,7 @@ double gemm_speed(const KernelTable<float>& kernels) {
 double attention_speed(const KernelTable<float>& kernels) {
   AttentionInput in(768, 1, 1, 64);
   const double n = static_cast<double>(in.tokens);
-  return gflops(4 * 64 * n * (n + 1) / 2, [&] { in.attend(kernels); });
+  return gflops(4 * 64 * n * (n + 1) / 2, [&] { in.attend(kernels.attend); });
 }
 
 struct Check {

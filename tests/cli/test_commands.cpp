@@ -30,14 +30,14 @@ TEST_CASE("cli/commands: stories260K continues BOS with the published 200 ids") 
   CHECK(generate("ids") == file_content(*shared_data("stories260K/expected_greedy_200_ids.txt")));
   CHECK(generate("text") ==
         file_content(*shared_data("stories260K/expected_greedy_200.txt")) + "\n");
-  // The same from a file, and length-dependent frequencies say what they are fixed for.
+  // The same from a file, and length-dependent frequencies say what is done about the cache.
   folder.write("prompt.txt", "Once upon a time");
   const Outcome run =
       run_program(folder, {"generate", "--model", *model, "--tokenizer", tokenizer, "--prompt-file",
                            "prompt.txt", "--max-tokens", "5", "--rope", "dynamic:factor=2"});
   CHECK(run.exit_code == 0);
   CHECK(run.out.starts_with("Once upon a time"));
-  CHECK(run.err.find("frequencies are fixed for") != std::string::npos);
+  CHECK(run.err.find("mode consistent_decode") != std::string::npos);
 }
 
 TEST_CASE("cli/commands: bad input names the culprit, prints no result and leaves no file") {
@@ -113,8 +113,8 @@ TEST_CASE("cli/commands: bad input names the culprit, prints no result and leave
       {{"sweep", model, ids, length, "stray"}, 2, "stray"},
       {{"ppl", model, ids, length, "--rope=theta={1e4,1e5}"}, 2, "2 settings"},
       // other commands
-      {{"generate", model, "--tokenizer=bytes", "--prompt=a", "--temperature=1"},
-       4,
+      {{"generate", model, "--tokenizer=bytes", "--prompt=a", "--temperature=-1"},
+       2,
        "--temperature"},
       {{"generate", model, "--prompt=a"}, 2, "--tokenizer"},
       {{"generate", model, "--tokenizer=bytes"}, 2, "--prompt"},
