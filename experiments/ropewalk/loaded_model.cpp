@@ -164,4 +164,8 @@ ModelFacts read_model_facts(const std::string& path) {
   return facts_of(checkpoint.config, checkpoint.rope);
 }
 
+AnyTokenizer open_tokenizer_file(const std::string& path, const TokenizerOptions& options) {
+  return ropewalk::open_tokenizer(path, options);
+}
+
 }  // namespace cli

@@ -87,4 +87,7 @@ bool depends_on_length(const AnyFrequency& policy);
 /// \throws Error(usage) instead of Error(config): the policy came from the command line.
 FrequencyPlan plan_of(const Setting& setting, RotaryShape shape);
 
+/// As ropewalk::open_tokenizer, compiled once for all commands.
+AnyTokenizer open_tokenizer_file(const std::string& path, const TokenizerOptions& options);
+
 }  // namespace cli

@@ -9,6 +9,7 @@
 
 #include "args.hpp"
 #include "commands.hpp"
+#include "loaded_model.hpp"
 #include "output.hpp"
 
 namespace cli {
@@ -95,7 +96,7 @@ int run_tokenize(Arguments arguments) {
   if (bos && decode) fail_usage("--bos", "--bos with --decode", "one of the two");
   settings.special_tokens = special == "ids" ? SpecialTokens::as_ids : SpecialTokens::as_text;
 
-  const AnyTokenizer tokenizer = open_tokenizer(file, settings);
+  const AnyTokenizer tokenizer = open_tokenizer_file(file, settings);
   const std::string input = text == "-" ? read_stdin() : read_text(FileSource(text), max_text);
   if (decode) {
     print(tokenizer.decode(parse_ids(input, text == "-" ? "stdin" : text)));

@@ -9,7 +9,6 @@
 
 #include "ropewalk/core/thread_pool.hpp"
 #include "ropewalk/eval/perplexity.hpp"
-#include "ropewalk/hub/checkpoint.hpp"
 #include "ropewalk/io/json.hpp"
 #include "ropewalk/model/generate.hpp"
 #include "ropewalk/rope/any_frequency.hpp"
@@ -17,6 +16,7 @@
 #include "ropewalk/text/token_file.hpp"
 
 #include "support/arches.hpp"
+#include "support/load_checkpoint.hpp"
 #include "support/random.hpp"
 #include "support/shared_data.hpp"
 
@@ -109,7 +109,7 @@ TEST_CASE("eval/perplexity: BabyLlama's table of 11 methods x 5 lengths, against
     MESSAGE("skipped: shared data is absent");
     return;
   }
-  Checkpoint checkpoint = load_checkpoint(*model_path);
+  Checkpoint checkpoint = load_test_checkpoint(*model_path);
   const LlamaConfig c = checkpoint.config;
   Setup s{make_llama(c, std::move(checkpoint.weights))};
   const TokenFile file =
@@ -155,7 +155,7 @@ TEST_CASE(
     MESSAGE("skipped: shared data is absent");
     return;
   }
-  Checkpoint checkpoint = load_checkpoint(*path);
+  Checkpoint checkpoint = load_test_checkpoint(*path);
   const Llama<float> model = make_llama(checkpoint.config, std::move(checkpoint.weights));
   const FrequencyPlan plan =
       make_frequency_plan(checkpoint.rope, {.rotary_dim = checkpoint.config.head_dim});
@@ -168,10 +168,10 @@ TEST_CASE(
   CHECK(ids == want);
 
   // A story of its own scores well with the layout of its training, and badly with the other.
-  Setup right{make_llama(checkpoint.config, load_checkpoint(*path).weights)};
+  Setup right{make_llama(checkpoint.config, load_test_checkpoint(*path).weights)};
   LlamaConfig other = checkpoint.config;
   other.pair_layout = PairLayout::half_split;
-  Setup wrong{make_llama(other, load_checkpoint(*path).weights)};
+  Setup wrong{make_llama(other, load_test_checkpoint(*path).weights)};
   const TokenWindows windows{ids, 201};
   const double good =
       summarize(score_windows(right.runner(), plan, windows, {0, 1}, 200, ignore_window), 200).nll;

@@ -9,11 +9,11 @@
 #include "ropewalk/core/thread_pool.hpp"
 #include "ropewalk/eval/protocol_presets.hpp"
 #include "ropewalk/eval/summary.hpp"
-#include "ropewalk/hub/checkpoint.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
 
 #include "golden/hf_perplexity.hpp"
 #include "support/error_of.hpp"
+#include "support/load_checkpoint.hpp"
 #include "support/random.hpp"
 #include "support/shared_data.hpp"
 
@@ -180,7 +180,7 @@ TEST_CASE("eval/summary: TinyStories-656K under hf, yarn and longlora is what tr
     MESSAGE("skipped: shared data is absent");
     return;
   }
-  Checkpoint checkpoint = load_checkpoint(*path);
+  Checkpoint checkpoint = load_test_checkpoint(*path);
   Setup s{make_llama(checkpoint.config, std::move(checkpoint.weights))};
   const std::vector<TokenId> ids(golden::story_ids.begin(), golden::story_ids.end());
   const std::vector<std::int64_t> cuts = {0, golden::story_cut,

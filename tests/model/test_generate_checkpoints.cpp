@@ -4,10 +4,10 @@
 #include <doctest/doctest.h>
 
 #include "ropewalk/core/thread_pool.hpp"
-#include "ropewalk/hub/checkpoint.hpp"
 #include "ropewalk/model/generate.hpp"
 #include "ropewalk/oracle/llama.hpp"
 
+#include "support/load_checkpoint.hpp"
 #include "support/shared_data.hpp"
 
 using namespace ropewalk;
@@ -18,7 +18,7 @@ TEST_CASE("model/generate: TinyStories-656K tells the double oracle's 100 tokens
     MESSAGE("skipped: no tinystories-656k-hf");
     return;
   }
-  Checkpoint checkpoint = load_checkpoint(*folder);
+  Checkpoint checkpoint = load_test_checkpoint(*folder);
   const AnyFrequency rope = checkpoint.rope;
   const auto exact = oracle::make_llama(checkpoint.config, checkpoint.weights);
   const Llama<float> model = make_llama(checkpoint.config, std::move(checkpoint.weights));

@@ -12,10 +12,10 @@
 
 #include <doctest/doctest.h>
 
-#include "ropewalk/hub/checkpoint.hpp"
 #include "ropewalk/oracle/llama.hpp"
 
 #include "oracle/plain_frequencies.hpp"
+#include "support/load_checkpoint.hpp"
 #include "support/shared_data.hpp"
 
 namespace ropewalk {
@@ -43,7 +43,7 @@ std::vector<T> read_array(const std::string& path) {
 }
 
 DoubleLlama load(const std::string& path) {
-  const Checkpoint checkpoint = load_checkpoint(path);
+  const Checkpoint checkpoint = load_test_checkpoint(path);
   return oracle::make_llama(checkpoint.config, checkpoint.weights);
 }
 
