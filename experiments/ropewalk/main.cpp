@@ -33,7 +33,7 @@ constexpr Command commands[] = {
     {"sweep", "table of rope settings x context lengths -> perplexity", run_sweep},
     {"ppl", "perplexity under one rope setting", run_ppl},
     {"export", "rows of a results folder as csv, JSON lines or a table", run_export},
-    {"generate", "greedy continuation of a prompt", run_generate},
+    {"generate", "continuation of a prompt, greedy or sampled", run_generate},
     {"tokenize", "token ids of a text, and back", run_tokenize},
     {"rope show", "frequencies of a rope setting", run_rope_show},
     {"rope compare", "where rope settings differ, and by how much", run_rope_compare},

@@ -29,15 +29,15 @@ class BpeCache {
       return size == s.size() && std::memcmp(text, s.data(), s.size()) == 0;
     }
     /// Remembers the tokens if there is room for them.
-    void set(std::string_view s, const std::vector<BpeSymbol>& tokens, std::size_t first,
+    void set(std::string_view s, const std::vector<BpeSymbol>& symbols, std::size_t first,
              std::size_t base) {
-      if (tokens.size() - first > max_tokens) return;
+      if (symbols.size() - first > max_tokens) return;
       std::memcpy(text, s.data(), s.size());
       size = static_cast<std::uint8_t>(s.size());
-      count = static_cast<std::uint8_t>(tokens.size() - first);
+      count = static_cast<std::uint8_t>(symbols.size() - first);
       for (std::size_t i = 0; i < count; ++i) {
-        ids[i] = tokens[first + i].id;
-        ends[i] = static_cast<std::uint8_t>(tokens[first + i].end - base);
+        ids[i] = symbols[first + i].id;
+        ends[i] = static_cast<std::uint8_t>(symbols[first + i].end - base);
       }
     }
   };
