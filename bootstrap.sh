@@ -24,8 +24,8 @@ Missing packages are installed through apt on Debian and Ubuntu (with sudo unles
 elsewhere their list is printed and nothing is changed. Standard output carries only what the
 program or the tests print; build logs are in build/logs/.
 
-Environment: CXX (compiler of a fresh release build), JOBS (parallel compilations, default: all
-processors).
+Environment: CXX (compiler of a fresh release build), WERROR (ON: its warnings are errors, as for
+the checks), JOBS (parallel compilations, default: all processors).
 Exit codes: those of the program or tests; 1 build failed, 2 usage, 5 packages missing.
 EOF
 }
@@ -164,9 +164,12 @@ lock() {
 
 unlock() { exec 9>&- || true; }
 
+# configure_release [ON]: with ON, or WERROR=ON for a fresh build, warnings are errors.
 configure_release() {
-  if [[ ! -f "$release/build.ninja" ]]; then
-    step configure-release "configuring (build/release)" cmake --preset release
+  local werror="${1:-${WERROR:-OFF}}"
+  if [[ $# == 1 || ! -f "$release/build.ninja" ]]; then
+    step configure-release "configuring (build/release)" \
+      cmake --preset release "-DROPEWALK_WERROR=$werror"
   fi
 }
 
@@ -226,18 +229,19 @@ run_checks() {
   lock
   install_packages "${base_packages[@]}" "${check_packages[@]}"
   require_cmake
-  local jobs preset status=0
+  local jobs status=0
   jobs="$(jobs_count)"
   local asan_arch=()
   if [[ "$(uname -m)" != x86_64 ]]; then asan_arch=(-DROPEWALK_ARCH=native); fi
   step format "formatting (clang-format)" check_format
-  for preset in warnings-gcc warnings-clang; do
-    step "configure-$preset" "configuring build/$preset" cmake --preset "$preset"
-    step "build-$preset" "every source and every header alone, warnings as errors ($preset)" \
-      cmake --build --preset "$preset" -j "$jobs"
-  done
+  configure_release ON
+  step build-release "building build/release, warnings as errors (g++)" \
+    cmake --build "$release" -j "$jobs"
+  step configure-headers "configuring build/warnings-clang" cmake --preset warnings-clang
+  step build-headers "every header alone, warnings as errors (clang++)" \
+    cmake --build --preset warnings-clang -j "$jobs"
   step configure-asan "configuring build/asan" cmake --preset asan "${asan_arch[@]}"
-  step build-asan "building the tests with sanitizers" cmake --build --preset asan -j "$jobs"
+  step build-asan "building tests and executable with sanitizers, warnings as errors" cmake --build --preset asan -j "$jobs"
   say "tests under address and undefined-behaviour sanitizers"
   (cd "$root" && ctest --preset asan -j "$jobs" --output-junit "$root/build/asan/ctest.xml") \
     </dev/null || status=$?

@@ -11,4 +11,9 @@ template KernelTable<float> make_kernel_table<simd::avx2>();
 template KernelTable<float> make_kernel_table<simd::avx512>();
 #endif
 
+template Llama<float> make_llama(LlamaConfig, LlamaWeights<float>);
+template void forward(const Llama<float>&, std::span<const LayerPlan>, const TokenBatch&, KvCache*,
+                      const KernelTable<float>&, const Executor&, Workspace&, std::span<HeadResult>,
+                      const LogitsRequest&);
+
 }  // namespace ropewalk::inline ROPEWALK_ABI

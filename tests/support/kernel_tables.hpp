@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// The kernel tables of every instruction set, instantiated once for all tests that ask for them
-/// (kernel_tables.cpp). Comes with those tests' precompiled header; no test includes it.
+/// The kernel tables of every instruction set and the forward pass, instantiated once for all tests
+/// that ask for them (kernel_tables.cpp). Comes with those tests' precompiled header; no test
+/// includes it.
 
-#include "ropewalk/model/kernel_table.hpp"
+#include "ropewalk/model/llama.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -15,5 +16,10 @@ extern template KernelTable<float> make_kernel_table<simd::avx2>();
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 extern template KernelTable<float> make_kernel_table<simd::avx512>();
 #endif
+
+extern template Llama<float> make_llama(LlamaConfig, LlamaWeights<float>);
+extern template void forward(const Llama<float>&, std::span<const LayerPlan>, const TokenBatch&,
+                             KvCache*, const KernelTable<float>&, const Executor&, Workspace&,
+                             std::span<HeadResult>, const LogitsRequest&);
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

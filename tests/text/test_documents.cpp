@@ -5,9 +5,11 @@
 
 #include <doctest/doctest.h>
 
-#include "ropewalk/text/any_tokenizer.hpp"
+#include "ropewalk/io/byte_source.hpp"
+#include "ropewalk/text/byte_tokenizer.hpp"
 #include "ropewalk/text/documents.hpp"
 #include "ropewalk/text/token_file.hpp"
+#include "ropewalk/text/vocab_tokenizer.hpp"
 
 #include "support/error_of.hpp"
 #include "support/shared_data.hpp"
@@ -114,7 +116,7 @@ TEST_CASE("text/documents: the sample text gives exactly the stored windows of b
     MESSAGE("skipped: no babyllama-105 or tinystories-text");
     return;
   }
-  const AnyTokenizer t = open_tokenizer(*folder + "/tok105.vocab");
+  const VocabTokenizer t(FileSource(*folder + "/tok105.vocab"));
   CHECK(t.vocab_size() == 105);
   CHECK(t.bos_id() == 1);
   const std::string text = read_text(FileSource(*sample), 1 << 24);
