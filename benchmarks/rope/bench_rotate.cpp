@@ -79,13 +79,19 @@ struct MakeRows {
   std::vector<std::int64_t> positions;
   FrequencyPlan plan;
   AnglePrecision precision;
+  bool again;  // into the memory of the rows before
   RotaryRows rows = {};
 
-  MakeRows(index_t tokens, index_t head_dim, AnglePrecision p)
+  MakeRows(index_t tokens, index_t head_dim, AnglePrecision p, bool a = false)
       : positions(ascending(tokens)),
         plan(make_frequency_plan(AdjustedBase{}, {.rotary_dim = head_dim})),
-        precision(p) {}
-  void run() { rows = make_rotary_rows(plan, positions, precision); }
+        precision(p),
+        again(a) {}
+  void run() {
+    if (!again) rows = {};
+    rows.clear();
+    append_rotary_rows(rows, plan, positions, precision);
+  }
   std::string fault() {
     run();
     double worst = 0;
@@ -117,7 +123,12 @@ bool add_all() {
     }
   }
   add("rope/rotate/96x4x64/f32", [] { return Rotate(96, 4, 64, PairLayout::half_split, 1); });
+  add("rope/rotate_interleaved/96x4x64/f32",
+      [] { return Rotate(96, 4, 64, PairLayout::interleaved, 1); });
   add("rope/make_rows/8192x128/f32", [] { return MakeRows(8192, 128, AnglePrecision::exact); });
+  add("rope/make_rows_again/8192x128/f32",
+      [] { return MakeRows(8192, 128, AnglePrecision::exact, true); });
+  add("rope/make_rows/1x128/f32", [] { return MakeRows(1, 128, AnglePrecision::exact); });
   add("rope/make_rows_ggml/8192x128/f32",
       [] { return MakeRows(8192, 128, AnglePrecision::ggml_float32); });
   return true;

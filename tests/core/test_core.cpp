@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -51,6 +56,25 @@ TEST_CASE("core/tensor: views, slices, alignment and zero initialisation") {
   CHECK_THROWS_AS((Tensor<float, 2>({-1, 2})), Error);
 }
 
+TEST_CASE(
+    "core/tensor: large buffers start with a huge page, are zero, move and free as small ones") {
+  for (const std::size_t bytes : {huge_page - 1, huge_page, huge_page + 1, 5 * huge_page - 7}) {
+    errno = EDOM;
+    Buffer<char> buffer(static_cast<index_t>(bytes));
+    CHECK(errno == EDOM);
+    const auto address = reinterpret_cast<std::uintptr_t>(buffer.data());
+    CHECK(address % (bytes < huge_page ? storage_alignment : huge_page) == 0);
+    CHECK(buffer.size() == static_cast<index_t>(bytes));
+    CHECK(std::count(buffer.data(), buffer.data() + bytes, 0) ==
+          static_cast<std::ptrdiff_t>(bytes));
+    buffer[0] = buffer[buffer.size() - 1] = 3;
+    Buffer<char> moved = std::move(buffer);
+    CHECK(reinterpret_cast<std::uintptr_t>(moved.data()) == address);
+    moved = Buffer<char>(10);  // frees the large one
+    CHECK(moved[9] == 0);
+  }
+}
+
 TEST_CASE("core/tensor: a workspace allocates in its first pass only") {
   Workspace workspace;
   const auto pass = [&workspace] {
@@ -86,6 +110,34 @@ TEST_CASE("core/executor: every task runs once, on any number of threads") {
     }
   }
   CHECK_THROWS_AS(ThreadPool(0), Error);
+}
+
+TEST_CASE("core/thread_pool: regions and pauses of all lengths lose no task and no wake-up") {
+  // Pauses around the time after which threads sleep; more threads than processors; what a region
+  // wrote is seen by the next one without further ado.
+  for (const index_t threads : {2, 3, 5}) {
+    ThreadPool pool(threads);
+    const Executor executor = pool.executor();
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(threads * 16), 0);
+    std::int64_t expected = 0;
+    for (std::int64_t region = 1; region <= 2000; ++region) {
+      executor.run([&](index_t worker, index_t workers) {
+        const auto next = static_cast<std::size_t>((worker + region) % workers * 16);
+        sums[next] += region;
+        if (region % 97 == worker) std::this_thread::sleep_for(std::chrono::microseconds(60));
+      });
+      expected += region;
+      if (region % 50 == 0) {
+        std::this_thread::sleep_for(std::chrono::microseconds(region % 7 * 20));
+      }
+    }
+    for (index_t w = 0; w < threads; ++w) {
+      REQUIRE(sums[static_cast<std::size_t>(w * 16)] == expected);
+    }
+  }
+  for (int i = 0; i < 50; ++i) {
+    ThreadPool unused(3);  // stops in whatever state its workers are
+  }
 }
 
 TEST_CASE("core/rng: Philox4x32-10 gives the published vectors") {

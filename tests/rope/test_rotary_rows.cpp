@@ -215,6 +215,66 @@ TEST_CASE("rope/rotary_rows: equal positions share a row, and rows do not depend
   }
 }
 
+TEST_CASE(
+    "rope/rotary_rows: exact rows are direct angles but for 1e-15, in any order and company") {
+  // Widths around the blocks of 16 pairs, positions around the multiples of 32 that rows are made
+  // from, and far apart.
+  Positions positions;
+  for (const std::int64_t near : {0, 32, 64, -32, 4096, 1 << 24, -(1 << 24)}) {
+    for (std::int64_t i = -33; i <= 33; ++i) positions.push_back(near + i);
+  }
+  Positions shuffled = positions;
+  for (std::size_t i = shuffled.size(); i-- > 1;) {
+    std::swap(shuffled[i], shuffled[(i * 7919) % (i + 1)]);
+  }
+  for (const index_t pairs : {2, 15, 16, 17, 31, 40, 64, 65}) {
+    FrequencyPlan plan = make_frequency_plan(AdjustedBase{}, {.rotary_dim = 2 * pairs});
+    plan.attention_factor = pairs % 2 == 0 ? 1 : 1.375;
+    const RotaryRows rows = make_rotary_rows(plan, positions);
+    const RotaryRows others = make_rotary_rows(plan, shuffled);
+    for (std::size_t t = 0; t < positions.size(); ++t) {
+      const auto row = static_cast<std::size_t>(rows.row[t] * pairs);
+      for (std::size_t i = 0; i < plan.turns.size(); ++i) {
+        const elementary::SinCos v = elementary::sincos_turns(
+            static_cast<std::int64_t>(plan.turns[i] * static_cast<std::uint64_t>(positions[t])));
+        const auto near = [&](float x, double direct) {
+          const float size = std::fabs(x);
+          const double half_ulp = static_cast<double>(std::nextafter(size, 2.0f) - size) / 2;
+          return std::fabs(static_cast<double>(x) - direct) <= half_ulp + 1e-15;
+        };
+        REQUIRE(near(rows.cos[row + i], v.cos * plan.attention_factor));
+        REQUIRE(near(rows.sin[row + i], v.sin * plan.attention_factor));
+      }
+      const auto found = std::find(shuffled.begin(), shuffled.end(), positions[t]);
+      const auto other = static_cast<std::size_t>(
+          others.row[static_cast<std::size_t>(found - shuffled.begin())] * pairs);
+      const RotaryRows alone = make_rotary_rows(plan, Positions{positions[t]});
+      for (std::size_t i = 0; i < plan.turns.size(); ++i) {
+        REQUIRE(rows.cos[row + i] == alone.cos[i]);
+        REQUIRE(rows.sin[row + i] == alone.sin[i]);
+        REQUIRE(rows.cos[row + i] == others.cos[other + i]);
+        REQUIRE(rows.sin[row + i] == others.sin[other + i]);
+      }
+    }
+  }
+}
+
+TEST_CASE("rope/rotary_rows: cleared rows are as new and keep their memory") {
+  const FrequencyPlan plan = make_frequency_plan(AdjustedBase{}, {.rotary_dim = 8});
+  const FrequencyPlan wider = make_frequency_plan(AdjustedBase{}, {.rotary_dim = 16});
+  RotaryRows rows = make_rotary_rows(plan, Positions{1, 2, 3, 4, 5, 6, 7, 8});
+  const float* memory = rows.cos.data();
+  rows.clear();
+  CHECK(rows.num_rows() == 0);
+  append_rotary_rows(rows, wider, Positions{7, 7, 9});
+  const RotaryRows fresh = make_rotary_rows(wider, Positions{7, 7, 9});
+  CHECK(rows.cos.data() == memory);
+  CHECK(rows.num_pairs == 8);
+  CHECK(rows.cos == fresh.cos);
+  CHECK(rows.sin == fresh.sin);
+  CHECK(rows.row == fresh.row);
+}
+
 TEST_CASE("rope/rotary_rows: several plans share a batch") {
   const FrequencyPlan a = make_frequency_plan(AdjustedBase{1e4}, {.rotary_dim = 8});
   const FrequencyPlan b = make_frequency_plan(AdjustedBase{5e5}, {.rotary_dim = 8});

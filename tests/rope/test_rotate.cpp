@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -32,6 +33,10 @@ void check_head(const std::vector<float>& before, const float* after, PairLayout
     const double bound = 2e-7 * pair_norm(before[u], before[v]) * std::hypot(c, s);
     CHECK(std::fabs(static_cast<double>(after[u]) - (x * c - y * s)) <= bound);
     CHECK(std::fabs(static_cast<double>(after[v]) - (y * c + x * s)) <= bound);
+    // The canonical bits: of each pair's two products the sine's is rounded first.
+    const float sine = static_cast<float>(sign) * sin[i];
+    CHECK(after[u] == std::fma(before[u], cos[i], before[v] * -sine));
+    CHECK(after[v] == std::fma(before[v], cos[i], before[u] * sine));
   }
 }
 
@@ -188,6 +193,82 @@ TEST_CASE("rope/rotate: threads, instruction sets and strides do not change bits
       }
     });
   }
+}
+
+TEST_CASE("rope/rotate: a scaled head written elsewhere has the bits of rotating, then scaling") {
+  const float scale = 0.18033688f;
+  for_each_arch([scale]<class Arch>() {
+    for (const PairLayout layout : {PairLayout::half_split, PairLayout::interleaved}) {
+      for (index_t pairs = 0; pairs <= 130; pairs += (pairs < 34 ? 1 : 16)) {
+        for (const index_t first : {0, 3}) {
+          const index_t head_dim = first + 2 * pairs + (pairs % 3 == 0 ? 5 : 0);
+          const auto size = static_cast<std::size_t>(head_dim);
+          const auto head = normal_floats(head_dim + 1, static_cast<std::uint32_t>(pairs));
+          const auto table = normal_floats(2 * pairs + 1, 77);
+          const HeadTurn turn{table.data(), table.data() + pairs, pairs, first};
+          auto expected = head;
+          if (pairs > 0) {
+            rotate_head<Arch>(layout, expected.data() + first, turn.cos, turn.sin, pairs,
+                              Rotation::forward);
+          }
+          // One element more than the head: it must stay.
+          std::vector<float> out(size + 1, -7.0f);
+          rotate_head_to<Arch>(layout, head.data(), head_dim, turn, scale, out.data());
+          std::vector<bf16> rounded(size + 1, to_bf16(-7.0f));
+          rotate_head_to<Arch>(layout, head.data(), head_dim, turn, scale, rounded.data());
+          for (std::size_t i = 0; i < size; ++i) {
+            REQUIRE(out[i] == expected[i] * scale);
+            REQUIRE(rounded[i] == to_bf16(expected[i] * scale));
+          }
+          REQUIRE(out[size] == -7.0f);
+          REQUIRE(rounded[size] == to_bf16(-7.0f));
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("rope/rotate: bf16 heads round ties to even and keep infinity and NaN") {
+  const auto of_bits = [](std::uint32_t u) { return std::bit_cast<float>(u); };
+  const std::vector<float> head = {of_bits(0x3f808000u),
+                                   of_bits(0x3f818000u),
+                                   of_bits(0x3f808001u),
+                                   of_bits(0x7f7fffffu),
+                                   of_bits(0x7f800000u),
+                                   of_bits(0xff800000u),
+                                   of_bits(0x7fc00000u),
+                                   of_bits(0x7f80ffffu),
+                                   of_bits(0x80000001u),
+                                   0.0f,
+                                   -0.0f,
+                                   of_bits(0x007fffffu)};
+  for_each_arch([&head]<class Arch>() {
+    std::vector<bf16> out(head.size());
+    rotate_head_to<Arch>(PairLayout::half_split, head.data(), static_cast<index_t>(head.size()),
+                         HeadTurn{}, 1.0f, out.data());
+    for (std::size_t i = 0; i < head.size(); ++i) CHECK(out[i].bits == to_bf16(head[i]).bits);
+  });
+}
+
+TEST_CASE("rope/rotate: heads of a token together have the bits of each alone") {
+  for_each_arch([]<class Arch>() {
+    for (const PairLayout layout : {PairLayout::half_split, PairLayout::interleaved}) {
+      for (const index_t pairs : {1, 8, 16, 23, 32, 48, 64, 75, 112, 128, 200}) {
+        constexpr index_t heads = 5;
+        const index_t stride = 2 * pairs + 3;
+        const auto table = normal_floats(2 * pairs, 4);
+        auto together = normal_floats(heads * stride, 6);
+        auto alone = together;
+        rotate_heads<Arch>(layout, together.data(), heads, stride, table.data(),
+                           table.data() + pairs, pairs, Rotation::transpose);
+        for (index_t h = 0; h < heads; ++h) {
+          rotate_head<Arch>(layout, alone.data() + h * stride, table.data(), table.data() + pairs,
+                            pairs, Rotation::transpose);
+        }
+        CHECK(together == alone);
+      }
+    }
+  });
 }
 
 TEST_CASE("rope/rotate: shapes that do not fit are refused") {

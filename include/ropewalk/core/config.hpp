@@ -18,13 +18,25 @@
 // The widest instruction set of this translation unit is part of the ABI tag: units compiled with
 // different flags get link errors instead of silently sharing each other's inline code.
 #ifndef ROPEWALK_ABI
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
+#define ROPEWALK_ABI v0_1_avx512bf16
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
 #define ROPEWALK_ABI v0_1_avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define ROPEWALK_ABI v0_1_avx2
 #else
 #define ROPEWALK_ABI v0_1_base
 #endif
+#endif
+
+// Before a loop of a constant number of rounds: unroll it, so that arrays of vectors indexed in it
+// stay in registers. Cheaper to compile than simd::unroll(), which gives constant indices.
+#if defined(__clang__)
+#define ROPEWALK_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define ROPEWALK_UNROLL _Pragma("GCC unroll 64")
 #endif
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -35,6 +47,6 @@ inline constexpr int version_patch = ROPEWALK_VERSION_PATCH;
 
 /// Names the summation order (docs/design.md, canonical arithmetic). Results that carry different
 /// ids may differ in the last bits; it changes with panel width, lane count, key block or rule.
-inline constexpr const char* numerics_id = "canon1-p64-l16-k512";
+inline constexpr const char* numerics_id = "canon2-p64-l16-k512";
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

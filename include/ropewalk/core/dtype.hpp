@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 
 #include "ropewalk/core/config.hpp"
 
@@ -49,6 +50,23 @@ constexpr bf16 to_bf16(float x) {
   const auto u = std::bit_cast<std::uint32_t>(x);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40u)};
   return {static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
+}
+
+/// Round to nearest, ties to even, subnormals to zero (as vcvtneps2bf16); NaN stays NaN.
+constexpr bf16 flushed_bf16(float x) {
+  const bf16 y = to_bf16(x);
+  const bool subnormal = (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) == 0;
+  return subnormal ? bf16{static_cast<std::uint16_t>(y.bits & 0x8000u)} : y;
+}
+
+/// x as kernels store it: itself, or flushed_bf16.
+template <class T>
+constexpr T rounded_to(float x) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return flushed_bf16(x);
+  } else {
+    return x;
+  }
 }
 
 /// Round to nearest, ties to even; overflow becomes infinity, NaN stays NaN (quiet).

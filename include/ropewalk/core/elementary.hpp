@@ -173,24 +173,24 @@ struct SinCos {
 
 namespace detail {
 
+/// The polynomial with these coefficients, that of the highest power first. Unrolled by the
+/// language, so that a loop over many angles is a plain one, which compilers vectorise.
+template <class... C>
+[[gnu::always_inline]] inline double polynomial(double x, double highest, C... lower) {
+  ((highest = fma(highest, x, lower)), ...);
+  return highest;
+}
+
 /// Sine and cosine of a.hi + a.lo, |a| <= pi / 4 (Taylor, truncated below 2^-63).
-inline SinCos sincos_octant(DoubleDouble a) {
+[[gnu::always_inline]] inline SinCos sincos_octant(DoubleDouble a) {
   const double x = a.hi;
   const double x2 = product(x, x);
-  constexpr double sin_terms[] = {
-      1 / 355687428096000.0, -1 / 1307674368000.0, 1 / 6227020800.0, -1 / 39916800.0,
-      1 / 362880.0,          -1 / 5040.0,          1 / 120.0,        -1 / 6.0};  // 1/17! .. -1/3!
-  constexpr double cos_terms[] = {-1 / 6402373705728000.0,
-                                  1 / 20922789888000.0,
-                                  -1 / 87178291200.0,
-                                  1 / 479001600.0,
-                                  -1 / 3628800.0,
-                                  1 / 40320.0,
-                                  -1 / 720.0,
-                                  1 / 24.0};  // -1/18! .. 1/4!
-  double s = 0, c = 0;
-  for (const double term : sin_terms) s = fma(s, x2, term);
-  for (const double term : cos_terms) c = fma(c, x2, term);
+  const double s = polynomial(x2, 1 / 355687428096000.0, -1 / 1307674368000.0, 1 / 6227020800.0,
+                              -1 / 39916800.0, 1 / 362880.0, -1 / 5040.0, 1 / 120.0,
+                              -1 / 6.0);  // 1/17! .. -1/3!
+  const double c = polynomial(x2, -1 / 6402373705728000.0, 1 / 20922789888000.0, -1 / 87178291200.0,
+                              1 / 479001600.0, -1 / 3628800.0, 1 / 40320.0, -1 / 720.0,
+                              1 / 24.0);  // -1/18! .. 1/4!
   // The low part of the angle enters by its first order: sin' = cos = 1 - x^2/2, cos' = -x.
   const double half = 0.5 * x2;  // exact, so that a fused 1 - half has the same bits
   const double sin_low = fma(product(x, x2), s, product(a.lo, 1 - half));
@@ -211,14 +211,19 @@ inline SinCos rotate_quadrant(SinCos v, std::uint64_t q) {
 
 }  // namespace detail
 
-/// Sine and cosine of phase / 2^64 turns: the argument is reduced exactly.
+/// Sine and cosine of phase / 2^64 turns: the argument is reduced exactly. No branch and no
+/// conversion that only some vector instruction sets have: a loop over phases is vectorised.
 /// **Error:** below 2e-16 absolute.
-inline SinCos sincos_turns(std::int64_t phase) {
+[[gnu::always_inline]] inline SinCos sincos_turns(std::int64_t phase) {
   const auto u = static_cast<std::uint64_t>(phase);
   const std::uint64_t quadrant = (u + (std::uint64_t{1} << 61)) >> 62;
-  const auto r = static_cast<std::int64_t>(u - (quadrant << 62));  // in [-2^61, 2^61)
-  const auto hi = static_cast<double>(r);
-  const auto lo = static_cast<double>(r - static_cast<std::int64_t>(hi));
+  const std::uint64_t r = u - (quadrant << 62);  // as a signed number in [-2^61, 2^61)
+  // Each half of r is written into the low bits of a double's mantissa, which is exact.
+  const double low = std::bit_cast<double>((r & 0xffffffffu) | 0x4330000000000000u) - 0x1p52;
+  const double high =
+      std::bit_cast<double>(((r >> 32) ^ 0x80000000u) | 0x4330000000000000u) - (0x1p52 + 0x1p31);
+  const double hi = fma(high, 0x1p32, low);        // r, rounded
+  const double lo = low - fma(high, -0x1p32, hi);  // what rounding took away
   const detail::DoubleDouble p = detail::two_product(hi, detail::radians_per_phase.hi);
   const double rest =
       fma(hi, detail::radians_per_phase.lo, fma(lo, detail::radians_per_phase.hi, p.lo));

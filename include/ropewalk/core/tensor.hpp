@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -15,6 +16,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "ropewalk/core/checked.hpp"
 #include "ropewalk/core/tensor_view.hpp"
 
@@ -24,7 +29,33 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// also the widest vector register.
 inline constexpr std::size_t storage_alignment = 64;
 
-/// Zero-initialised, aligned, move-only array of trivially copyable elements.
+/// Size and alignment of the pages that large allocations ask for, in bytes.
+inline constexpr std::size_t huge_page = std::size_t{1} << 21;
+
+namespace detail {
+
+/// Alignment of an allocation: large ones start with a huge page.
+constexpr std::size_t alignment_for(std::size_t bytes) {
+  return bytes >= huge_page ? huge_page : storage_alignment;
+}
+
+/// Asks for huge pages where whole ones fit into the memory, so that no byte more is used than
+/// without. Does nothing where the system has no such pages or refuses.
+inline void advise_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (bytes >= huge_page) {
+    // 0 or an error, which changes nothing; errno is the caller's.
+    const int before = errno;
+    ::madvise(memory, bytes / huge_page * huge_page, MADV_HUGEPAGE);
+    errno = before;
+  }
+#endif
+}
+
+}  // namespace detail
+
+/// Zero-initialised, aligned, move-only array of trivially copyable elements. From 2 MiB on it asks
+/// the system for huge pages, of which a processor remembers the places of many more bytes.
 template <class T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -37,15 +68,17 @@ class Buffer {
     const auto bytes =
         checked_mul(static_cast<std::size_t>(size), sizeof(T), "buffer size in bytes");
     if (bytes == 0) return;
-    void* p = ::operator new (bytes, std::align_val_t{storage_alignment}, std::nothrow);
+    const std::size_t alignment = detail::alignment_for(bytes);
+    void* p = ::operator new (bytes, std::align_val_t{alignment}, std::nothrow);
     if (p == nullptr) {
       fail({.kind = ErrorClass::resource,
             .field = "memory",
             .found = std::to_string(bytes) + " bytes refused",
             .expected = "an allocation that fits"});
     }
+    detail::advise_huge_pages(p, bytes);
     std::memset(p, 0, bytes);
-    data_.reset(static_cast<T*>(p));
+    data_ = {static_cast<T*>(p), Free{alignment}};
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
@@ -58,7 +91,8 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete (p, std::align_val_t{storage_alignment}); }
+    std::size_t alignment = storage_alignment;
+    void operator()(T* p) const { ::operator delete (p, std::align_val_t{alignment}); }
   };
   std::unique_ptr<T, Free> data_;
   index_t size_ = 0;

@@ -3,6 +3,7 @@
 /// \file
 /// RotaryRows: the cosines and sines that a batch needs, and which row each token uses.
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <limits>
@@ -11,6 +12,7 @@
 
 #include "ropewalk/core/checked.hpp"
 #include "ropewalk/core/elementary.hpp"
+#include "ropewalk/rope/exact_rows.hpp"
 #include "ropewalk/rope/frequency_plan.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -36,20 +38,16 @@ struct RotaryRows {
   index_t num_rows() const {
     return num_pairs == 0 ? 0 : static_cast<index_t>(cos.size()) / num_pairs;
   }
+  /// Forgets rows and tokens and keeps the memory, for the next batch.
+  void clear() {
+    num_pairs = first_channel = 0;
+    cos.clear();
+    sin.clear();
+    row.clear();
+  }
 };
 
 namespace detail {
-
-inline void fill_exact_row(const FrequencyPlan& plan, std::int64_t position, float* cos,
-                           float* sin) {
-  for (const std::uint64_t turns : plan.turns) {
-    // Wraps: only the fraction of a turn matters, and negative positions turn back.
-    const auto phase = static_cast<std::int64_t>(turns * static_cast<std::uint64_t>(position));
-    const elementary::SinCos v = elementary::sincos_turns(phase);
-    *cos++ = static_cast<float>(v.cos * plan.attention_factor);
-    *sin++ = static_cast<float>(v.sin * plan.attention_factor);
-  }
-}
 
 /// cos and sin of a float angle, each rounded to float, times the factor in float.
 inline void fill_float_angle(float angle, double attention_factor, float* cos, float* sin) {
@@ -114,6 +112,17 @@ struct DistinctPositions {
 
   explicit DistinctPositions(std::span<const std::int64_t> tokens)
       : position(tokens.size()), number(tokens.size()) {
+    std::size_t ascending = 0;
+    while (ascending < tokens.size() &&
+           (ascending == 0 || tokens[ascending - 1] < tokens[ascending])) {
+      position[ascending] = tokens[ascending];
+      number[ascending] = static_cast<std::int32_t>(ascending);
+      ++ascending;
+    }
+    if (ascending == tokens.size()) {
+      count = static_cast<std::int32_t>(ascending);
+      return;
+    }
     // Open addressing, at most half full: slots hold number + 1, 0 is free.
     const auto bits = static_cast<int>(std::bit_width(2 * tokens.size() + 1));
     std::vector<std::int32_t> slots(std::size_t{1} << bits);
@@ -131,6 +140,42 @@ struct DistinctPositions {
   }
 };
 
+/// Appends rows to tables by way of a few that stay in the first-level cache: resizing the tables
+/// would set to zero, in memory, what is written right afterwards.
+class RowStage {
+ public:
+  /// rows: with its number of pairs and room for `count` rows more.
+  RowStage(RotaryRows& rows, std::int32_t count)
+      : rows_(rows),
+        pairs_(static_cast<std::size_t>(rows.num_pairs)),
+        capacity_(std::min<std::size_t>(static_cast<std::size_t>(count), 16) * pairs_),
+        storage_(2 * capacity_) {}
+
+  struct Row {
+    float* cos;  ///< (pairs)
+    float* sin;  ///< (pairs)
+  };
+  /// Where the next row is to be written.
+  Row next() {
+    if (used_ == capacity_) flush();
+    float* cos = storage_.data() + used_;
+    used_ += pairs_;
+    return {cos, cos + capacity_};
+  }
+  void flush() {
+    const float* cos = storage_.data();
+    rows_.cos.insert(rows_.cos.end(), cos, cos + used_);
+    rows_.sin.insert(rows_.sin.end(), cos + capacity_, cos + capacity_ + used_);
+    used_ = 0;
+  }
+
+ private:
+  RotaryRows& rows_;
+  std::size_t pairs_, capacity_;  // capacity: floats of each table
+  std::vector<float> storage_;
+  std::size_t used_ = 0;
+};
+
 }  // namespace detail
 
 /// Appends the tokens of `positions`, turned by `plan`: token t of this call gets row
@@ -138,8 +183,9 @@ struct DistinctPositions {
 /// plans may follow each other in one batch; they must have the same number of pairs.
 /// positions: (tokens), any sign. A row depends on plan, position and precision alone.
 ///
-/// **Cost:** memory linear in the tokens, whatever the positions; one sine and cosine per distinct
-/// position and pair.
+/// **Cost:** memory linear in the tokens, whatever the positions, and at most 33 rows of doubles
+/// while exact rows are made; exact: a product per distinct position and pair (exact_rows.hpp),
+/// float modes: a sine and a cosine.
 /// \throws Error(usage) when the plans' pairs differ or the table would exceed 2^31 - 1 rows.
 inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
                                std::span<const std::int64_t> positions,
@@ -158,29 +204,25 @@ inline void append_rotary_rows(RotaryRows& rows, const FrequencyPlan& plan,
   require(first_row + tokens.count <= limit, "at most 2^31 - 1 rows");
 
   const index_t elements = checked_mul(first_row + tokens.count, rows.num_pairs, "rotary rows");
-  rows.cos.resize(static_cast<std::size_t>(elements));
-  rows.sin.resize(static_cast<std::size_t>(elements));
-  float* cos = rows.cos.data() + first_row * rows.num_pairs;
-  float* sin = rows.sin.data() + first_row * rows.num_pairs;
-  const detail::FloatPairs pairs = precision == AnglePrecision::exact
-                                       ? detail::FloatPairs{}
-                                       : detail::float_pairs(plan, precision);
-  const double factor = plan.attention_factor;
-  for (std::int32_t i = 0; i < tokens.count; ++i) {
-    const std::int64_t position = tokens.position[static_cast<std::size_t>(i)];
-    switch (precision) {
-      case AnglePrecision::exact:
-        detail::fill_exact_row(plan, position, cos, sin);
-        break;
-      case AnglePrecision::hf_float32:
-        detail::fill_hf_row(pairs, factor, position, cos, sin);
-        break;
-      case AnglePrecision::ggml_float32:
-        detail::fill_ggml_row(pairs, factor, position, cos, sin);
-        break;
+  rows.cos.reserve(static_cast<std::size_t>(elements));
+  rows.sin.reserve(static_cast<std::size_t>(elements));
+  const auto fill_rows = [&](auto&& fill_row) {
+    detail::RowStage stage(rows, tokens.count);
+    for (std::int32_t i = 0; i < tokens.count; ++i) {
+      const auto [cos, sin] = stage.next();
+      fill_row(tokens.position[static_cast<std::size_t>(i)], cos, sin);
     }
-    cos += rows.num_pairs;
-    sin += rows.num_pairs;
+    stage.flush();
+  };
+  const double factor = plan.attention_factor;
+  if (precision == AnglePrecision::exact) {
+    detail::ExactRows exact(plan, static_cast<std::size_t>(tokens.count));
+    fill_rows([&](std::int64_t p, float* c, float* s) { exact.fill(p, c, s); });
+  } else {
+    const detail::FloatPairs pairs = detail::float_pairs(plan, precision);
+    const bool hf = precision == AnglePrecision::hf_float32;
+    const auto fill = hf ? detail::fill_hf_row : detail::fill_ggml_row;
+    fill_rows([&](std::int64_t p, float* c, float* s) { fill(pairs, factor, p, c, s); });
   }
   const std::size_t old_tokens = rows.row.size();
   rows.row.resize(old_tokens + positions.size());
