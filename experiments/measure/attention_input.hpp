@@ -13,13 +13,15 @@
 namespace measure {
 
 /// The last `tokens` of `past + tokens` tokens attend causally to all before them and themselves.
-/// Queries are meant to carry the softmax's scale and log2(e) already.
+/// Queries are meant to carry the softmax's scale and log2(e) already. Everything is rounded to T.
+template <class T = float>
 struct AttentionInput {
   index_t tokens, past, heads, key_heads, head_dim;
   BlockPlan plan;
-  Buffer<float> queries;       ///< (tokens, heads, head_dim)
-  Buffer<float> keys, values;  ///< (past + tokens, key_heads, head_dim)
-  Buffer<float> key_panels, value_panels, output, scratch;
+  Buffer<T> queries;       ///< (tokens, heads, head_dim)
+  Buffer<T> keys, values;  ///< (past + tokens, key_heads, head_dim)
+  Buffer<T> key_panels, value_panels, output;
+  Buffer<float> scratch;
 
   AttentionInput(index_t n, index_t h, index_t k, index_t d, index_t before = 0,
                  double query_deviation = 1)
@@ -29,34 +31,41 @@ struct AttentionInput {
         key_heads(k),
         head_dim(d),
         plan(make_block_plan(Causal{}, n, {}, before)),
-        queries(random_floats(n * h * d, 8, query_deviation)),
-        keys(random_floats((before + n) * k * d, 9)),
-        values(random_floats((before + n) * k * d, 10)),
-        key_panels(KeyValuePanels::keys_size(plan.key_slots, k, d)),
-        value_panels(KeyValuePanels::values_size(plan.key_slots, k, d)),
+        queries(random_buffer<T>(n * h * d, 8, query_deviation)),
+        keys(random_buffer<T>((before + n) * k * d, 9)),
+        values(random_buffer<T>((before + n) * k * d, 10)),
+        key_panels(KeyValuePanels<T>::keys_size(plan.key_slots, k, d)),
+        value_panels(KeyValuePanels<T>::values_size(plan.key_slots, k, d)),
         output(n * h * d),
-        scratch(attention_scratch_size(d)) {
+        scratch(attention_scratch_size<T>(d)) {
+    std::vector<float> head(static_cast<std::size_t>(d));
+    const auto as_floats = [&](const Buffer<T>& from, index_t first) {
+      std::transform(from.data() + first, from.data() + first + d, head.begin(),
+                     [](T x) { return to_float(x); });
+      return head.data();
+    };
     for (index_t t = 0; t < past + n; ++t) {  // one segment: a token's slot is its number
       for (index_t g = 0; g < k; ++g) {
-        panels().store_key(g, t, keys.data() + (t * k + g) * d);
-        panels().store_value(g, t, values.data() + (t * k + g) * d);
+        panels().store_key(g, t, as_floats(keys, (t * k + g) * d));
+        panels().store_value(g, t, as_floats(values, (t * k + g) * d));
       }
     }
+    for (index_t g = 0; g < k; ++g) panels().end_values(g, past + n);
   }
-  KeyValuePanels panels() {
+  KeyValuePanels<T> panels() {
     return {key_panels.data(), value_panels.data(), plan.key_slots, key_heads, head_dim};
   }
-  /// Runs `kernel`, a function of attend()'s signature, on every block and head.
+  /// Runs `kernel`, a function of attend()'s signature, on every block and key/value head.
   template <class Kernel>
   void attend(const Kernel& kernel) {
-    const AttentionBranch branch{{queries.data(), {tokens, heads, head_dim}}, panels()};
-    const AttentionCall call{.branches = {&branch, 1},
-                             .plan = &plan,
-                             .output = {output.data(), {tokens, heads, head_dim}},
-                             .lse = {}};
+    const AttentionBranch<T> branch{{queries.data(), {tokens, heads, head_dim}}, panels()};
+    const AttentionCall<T> call{.branches = {&branch, 1},
+                                .plan = &plan,
+                                .output = {output.data(), {tokens, heads, head_dim}},
+                                .lse = {}};
     for (std::size_t b = 0; b < plan.query_blocks.size(); ++b) {
-      for (index_t h = 0; h < heads; ++h) {
-        kernel(call, static_cast<index_t>(b), h, scratch.data());
+      for (index_t g = 0; g < key_heads; ++g) {
+        kernel(call, static_cast<index_t>(b), g, scratch.data());
       }
     }
   }
@@ -66,14 +75,14 @@ struct AttentionInput {
     double worst = 0;
     for (index_t h = 0; h < heads; ++h) {
       const index_t g = h / (heads / key_heads);
-      const float* q = queries.data() + (t * heads + h) * head_dim;
+      const T* q = queries.data() + (t * heads + h) * head_dim;
       std::vector<double> p;
       double sum = 0;
       for (index_t j = 0; j <= past + t; ++j) {
-        const float* k = keys.data() + (j * key_heads + g) * head_dim;
+        const T* k = keys.data() + (j * key_heads + g) * head_dim;
         double score = 0;
         for (index_t d = 0; d < head_dim; ++d) {
-          score += static_cast<double>(q[d]) * static_cast<double>(k[d]);
+          score += real(q[d]) * real(k[d]);
         }
         p.push_back(std::exp2(score));  // queries carry the factor log2(e)
         sum += p.back();
@@ -81,16 +90,19 @@ struct AttentionInput {
       for (index_t d = 0; d < head_dim; ++d) {
         double expected = 0, largest = 0;
         for (index_t j = 0; j <= past + t; ++j) {
-          const double v = static_cast<double>(values[(j * key_heads + g) * head_dim + d]);
+          const double v = real(values[(j * key_heads + g) * head_dim + d]);
           expected += p[static_cast<std::size_t>(j)] / sum * v;
           largest = std::max(largest, std::fabs(v));
         }
-        const double got = static_cast<double>(output[(t * heads + h) * head_dim + d]);
+        const double got = real(output[(t * heads + h) * head_dim + d]);
         worst = worse(worst, std::fabs(got - expected) / largest);
       }
     }
     return worst;
   }
+
+ private:
+  static double real(T x) { return static_cast<double>(to_float(x)); }
 };
 
 }  // namespace measure

@@ -11,7 +11,7 @@
 
 #include "ropewalk/core/executor.hpp"
 #include "ropewalk/linalg/gemm.hpp"
-#include "ropewalk/simd/floats.hpp"
+#include "ropewalk/simd/pairs.hpp"
 
 namespace measure {
 
@@ -61,31 +61,81 @@ template <class Arch>
   simd::unroll<chains>([&](auto i) __attribute__((always_inline)) { sink = max_lane(x[i]); });
 }
 
+/// `rounds` dot products of bf16 pairs in each chain, from registers alone, where Arch has them.
+template <class Arch>
+[[gnu::noinline]] void spin_pairs(index_t rounds) {
+  using V = simd::Floats<Arch>;
+  constexpr std::size_t chains = fma_chains<Arch>;
+  volatile std::uint16_t small = to_bf16(1e-3f).bits;  // unknown to the compiler
+  const bf16 pair[2] = {{small}, {small}};
+  const auto a = simd::Pairs<Arch>::broadcast(pair), b = a;
+  V x[chains];
+  simd::unroll<chains>([&](auto i)
+                           __attribute__((always_inline)) { x[i] = V(static_cast<float>(i())); });
+  for (index_t k = 0; k < rounds; ++k) {
+    simd::unroll<chains>([&](auto i) __attribute__((always_inline)) { x[i] = fma(a, b, x[i]); });
+  }
+  [[maybe_unused]] volatile float sink = 0;
+  simd::unroll<chains>([&](auto i) __attribute__((always_inline)) { sink = max_lane(x[i]); });
+}
+
 }  // namespace detail
 
-/// Multiply-adds per second from registers alone, all workers at once, in GFLOP/s (2 a
-/// multiply-add): the best of 5 runs of about 3 ms.
-template <class Arch>
-double fma_gflops(const Executor& executor, TimeBase base) {
-  const auto timed = [&](index_t rounds) {
-    const double start = seconds_now(base);
-    executor.run([rounds](index_t, index_t) { detail::spin_fma<Arch>(rounds); });
-    return seconds_now(base) - start;
-  };
-  index_t rounds = 1 << 12;
-  double seconds = timed(rounds);
-  while (seconds < 3e-3 && rounds < (index_t{1} << 40)) {
-    rounds *= 2;
-    seconds = timed(rounds);
+/// A loop of multiply-adds from registers alone and what a round of it computes, as plain data: a
+/// program that chooses its instructions at run time measures their limit with the same ones.
+struct FmaProbe {
+  void (*spin)(index_t rounds) = nullptr;
+  double flops_per_round = 0;  ///< 2 a multiply-add
+};
+
+/// Of what products multiply whose operands are stored as T: for bf16 its dot product of pairs
+/// where Arch has one, else the float multiply-adds that operands are widened for.
+template <class Arch, class T = float>
+FmaProbe fma_probe() {
+  constexpr double flops = 2.0 * simd::lanes * static_cast<double>(detail::fma_chains<Arch>);
+  if constexpr (std::is_same_v<simd::Multiplied<Arch, T>, bf16>) {
+    return {.spin = &detail::spin_pairs<Arch>, .flops_per_round = 2 * flops};
+  } else {
+    return {.spin = &detail::spin_fma<Arch>, .flops_per_round = flops};
   }
-  for (int i = 0; i < 4; ++i) seconds = std::min(seconds, timed(rounds));
-  const double flops = 2.0 * simd::lanes * static_cast<double>(detail::fma_chains<Arch>) *
-                       static_cast<double>(rounds) * static_cast<double>(executor.workers());
-  return flops / seconds * 1e-9;
 }
-template <class Arch>
+
+/// GFLOP/s (2 a multiply-add) of one run of `rounds` on all workers at once.
+inline double fma_gflops_of(const FmaProbe& probe, index_t rounds, const Executor& executor,
+                            TimeBase base) {
+  const double start = seconds_now(base);
+  executor.run([&probe, rounds](index_t, index_t) { probe.spin(rounds); });
+  const double seconds = seconds_now(base) - start;
+  return probe.flops_per_round * static_cast<double>(rounds) *
+         static_cast<double>(executor.workers()) / seconds * 1e-9;
+}
+
+/// Rounds that take about `seconds`.
+inline index_t fma_rounds(const FmaProbe& probe, double seconds) {
+  index_t rounds = 1 << 12;
+  for (; rounds < (index_t{1} << 40); rounds *= 2) {
+    const double start = seconds_now(TimeBase::thread);
+    probe.spin(rounds);
+    if (seconds_now(TimeBase::thread) - start >= seconds) break;
+  }
+  return rounds;
+}
+
+/// Multiply-adds per second from registers alone, all workers at once: the best of 5 runs of about
+/// 3 ms.
+inline double fma_gflops(const FmaProbe& probe, const Executor& executor, TimeBase base) {
+  const index_t rounds = fma_rounds(probe, 3e-3);
+  double best = 0;
+  for (int i = 0; i < 5; ++i) best = std::max(best, fma_gflops_of(probe, rounds, executor, base));
+  return best;
+}
+template <class Arch, class T = float>
+double fma_gflops(const Executor& executor, TimeBase base) {
+  return fma_gflops(fma_probe<Arch, T>(), executor, base);
+}
+template <class Arch, class T = float>
 double fma_gflops(const Executor& executor = {}) {
-  return fma_gflops<Arch>(executor, time_base_of(executor));
+  return fma_gflops<Arch, T>(executor, time_base_of(executor));
 }
 
 /// How a loop streams through memory. Bytes count once when read and once when written.
@@ -149,37 +199,54 @@ template <class Arch>
 
 }  // namespace detail
 
-/// Gigabytes per second that all workers together stream through a working set of `bytes` in all
-/// (at most 256 MiB are used: that is beyond every cache), the best of several passes. Ordinary
-/// stores, as kernels use them: lines are read before they are written, which is not counted.
+/// Measures again and again how fast all workers together stream through a working set of `bytes`
+/// in all. Ordinary stores, as kernels use them: lines are read before they are written, which is
+/// not counted.
 template <class Arch>
-double memory_gbps(Traffic traffic, double bytes, const Executor& executor = {}) {
-  constexpr index_t granule = 256;  // two runs of 8 vectors
-  const double most = 256.0 * (1 << 20);
-  const double each = std::min(bytes, most) / static_cast<double>(executor.workers()) / 4;
-  const index_t size = std::max(static_cast<index_t>(each) / granule, index_t{1}) * granule;
-  Buffer<float> memory(size * executor.workers());
-  const TimeBase base = time_base_of(executor);
-  const auto timed = [&](index_t passes) {
-    const double start = seconds_now(base);
-    executor.run([&](index_t worker, index_t) {
+class MemoryProbe {
+ public:
+  MemoryProbe(Traffic traffic, double bytes, const Executor& executor = {})
+      : traffic_(traffic), executor_(executor), base_(time_base_of(executor)) {
+    const auto share_of = [&](double size) {
+      const double floats = size / 4 / static_cast<double>(executor.workers());
+      return std::max(static_cast<index_t>(floats) / granule, index_t{1}) * granule;
+    };
+    part_ = share_of(std::min(bytes, largest_cached));
+    each_ = bytes <= largest_cached ? part_ : share_of(beyond_caches) / part_ * part_;
+    memory_ = Buffer<float>(each_ * executor.workers());
+    while (timed(passes_) < 0.5e-3) passes_ *= 2;
+  }
+  /// Gigabytes per second, measured in half a millisecond or one pass. What fits caches is brought
+  /// there first; of what does not, every call streams through another part.
+  double gbps() {
+    if (each_ == part_) timed(1);
+    const double seconds = timed(passes_);
+    const double touched = traffic_ == Traffic::update ? 2.0 : 1.0;
+    return touched * 4e-9 * static_cast<double>(part_ * executor_.workers() * passes_) / seconds;
+  }
+
+ private:
+  static constexpr index_t granule = 256;  // two runs of 8 vectors
+  static constexpr double largest_cached = 16.0 * (1 << 20), beyond_caches = 256.0 * (1 << 20);
+
+  double timed(index_t passes) {
+    const double start = seconds_now(base_);
+    executor_.run([&](index_t worker, index_t) {
       for (index_t i = 0; i < passes; ++i) {
-        detail::stream_once<Arch>(traffic, memory.data() + worker * size, size);
+        const index_t at = (at_ + i * part_) % each_;
+        detail::stream_once<Arch>(traffic_, memory_.data() + worker * each_ + at, part_);
       }
     });
-    return seconds_now(base) - start;
-  };
-  index_t passes = 1;
-  timed(passes);  // brings the pages in
-  double seconds = timed(passes);
-  while (seconds < 2e-3) {
-    passes *= 2;
-    seconds = timed(passes);
+    at_ = (at_ + passes * part_) % each_;
+    return seconds_now(base_) - start;
   }
-  for (int i = 0; i < 4; ++i) seconds = std::min(seconds, timed(passes));
-  const double touched = traffic == Traffic::update ? 2.0 : 1.0;
-  return touched * 4e-9 * static_cast<double>(memory.size()) * static_cast<double>(passes) /
-         seconds;
-}
+
+  Traffic traffic_;
+  Executor executor_;
+  TimeBase base_;
+  index_t part_ = 0, each_ = 0;  ///< floats of a worker: in one pass, in all
+  index_t at_ = 0, passes_ = 1;
+  Buffer<float> memory_;
+};
 
 }  // namespace measure

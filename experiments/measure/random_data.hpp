@@ -3,10 +3,12 @@
 /// \file
 /// Random inputs of kernels and models, made fast and from a seed: for measuring and for checks.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ropewalk/core/executor.hpp"
@@ -36,9 +38,24 @@ inline Buffer<float> random_floats(index_t size, std::uint32_t stream, double de
   return out;
 }
 
-/// Fills a logical matrix row by row: row n is step n of the generator.
-inline void fill_random(PackedMatrix<float>& w, Random random, double deviation,
-                        const Executor& executor = {}) {
+/// `x` as T, rounded.
+template <class T>
+Buffer<T> rounded_copy(std::span<const float> x) {
+  Buffer<T> out(static_cast<index_t>(x.size()));
+  std::transform(x.begin(), x.end(), out.data(), [](float v) { return rounded_to<T>(v); });
+  return out;
+}
+
+/// random_floats() rounded to T.
+template <class T>
+Buffer<T> random_buffer(index_t size, std::uint32_t stream, double deviation = 1) {
+  return rounded_copy<T>(random_floats(size, stream, deviation).span());
+}
+
+/// Fills a logical matrix row by row: row n is step n of the generator, rounded to T.
+template <class T>
+void fill_random(PackedMatrix<T>& w, Random random, double deviation,
+                 const Executor& executor = {}) {
   // A panel's rows lie interleaved in memory, so a panel has one owner.
   for_each_in_runs(executor, w.num_panels(), [&](index_t panel, index_t) {
     std::vector<float> row(static_cast<std::size_t>(w.inputs()));
@@ -48,14 +65,19 @@ inline void fill_random(PackedMatrix<float>& w, Random random, double deviation,
           row,
           {.seed = random.seed, .stream = random.stream, .step = static_cast<std::uint32_t>(n)},
           deviation);
-      w.set_row(n, row);
+      if constexpr (std::is_same_v<T, float>) {
+        w.set_row(n, row);
+      } else {
+        w.set_row(n, rounded_copy<T>(row).span());
+      }
     }
   });
 }
 
-inline PackedMatrix<float> random_matrix(index_t outputs, index_t inputs, std::uint32_t stream,
-                                         double deviation = 1) {
-  PackedMatrix<float> w(outputs, inputs);
+template <class T = float>
+PackedMatrix<T> random_matrix(index_t outputs, index_t inputs, std::uint32_t stream,
+                              double deviation = 1) {
+  PackedMatrix<T> w(outputs, inputs);
   fill_random(w, {.seed = 1, .stream = stream}, deviation);
   return w;
 }
@@ -71,10 +93,11 @@ inline std::vector<TokenId> random_ids(index_t count, index_t vocab_size, std::u
 }
 
 /// Weights of a checked config: matrices of deviation 1 / sqrt(inputs), so that activations keep
-/// their size from layer to layer; norms 1.
-inline LlamaWeights<float> random_weights(const LlamaConfig& config, std::uint64_t seed,
-                                          const Executor& executor = {}) {
-  LlamaWeights<float> weights = make_llama_weights<float>(config);
+/// their size from layer to layer, rounded to T; norms 1.
+template <class T = float>
+LlamaWeights<T> random_weights(const LlamaConfig& config, std::uint64_t seed,
+                               const Executor& executor = {}) {
+  LlamaWeights<T> weights = make_llama_weights<T>(config);
   std::uint32_t stream = 1;
   for_each_parameter(config, weights, [&](const std::string&, auto& parameter) {
     ++stream;

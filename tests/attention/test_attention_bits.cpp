@@ -108,7 +108,7 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
   const auto scale = static_cast<float>(log2_e / std::sqrt(static_cast<double>(d)));
   std::vector<float> scaled[2] = {p.q, q2};
   std::vector<float> keys[2], values(static_cast<std::size_t>(joined.key_slots * d));
-  AttentionBranch branches[2];
+  AttentionBranch<float> branches[2];
   for (std::size_t b = 0; b < 2; ++b) {
     for (float& x : scaled[b]) x *= scale;
     keys[b].resize(static_cast<std::size_t>(joined.key_slots * d));
@@ -122,8 +122,8 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
     }
   }
   std::vector<float> out(static_cast<std::size_t>(n * d));
-  const AttentionCall call{branches, &joined, {out.data(), {n, 1, d}}, {}};
-  Buffer<float> scratch(attention_scratch_size(d));
+  const AttentionCall<float> call{branches, &joined, {out.data(), {n, 1, d}}, {}};
+  Buffer<float> scratch(attention_scratch_size<float>(d));
   for (index_t b = 0; b < static_cast<index_t>(joined.query_blocks.size()); ++b) {
     attend<simd::native>(call, b, 0, scratch.data());
   }
@@ -166,4 +166,11 @@ TEST_CASE("attention/attention: shapes that do not fit are refused") {
                   Error);
   CHECK_THROWS_AS(attention(p.q_view(), p.k_view(), p.v_view(), Causal{}, out_view.slice({0, 3})),
                   Error);
+}
+
+TEST_CASE("attention/attention: no queries, whatever keys there are, are no work") {
+  for (const index_t keys : {0, 1, 1000}) {
+    const Problem p(0, keys, 2, 1, 16);
+    CHECK(run(p, Causal{}).out.empty());
+  }
 }

@@ -30,8 +30,8 @@ inline FrequencyPlan plan_of(index_t head_dim) {
 }
 
 /// Losses of a packed batch; one document unless cu_seqlens says otherwise.
-template <class Arch = simd::native, class Mask = Causal>
-std::vector<double> losses(const Llama<float>& model, const std::vector<TokenId>& ids,
+template <class Arch = simd::native, class T = float, class Mask = Causal>
+std::vector<double> losses(const Llama<T>& model, const std::vector<TokenId>& ids,
                            std::vector<std::int32_t> cu_seqlens = {}, const Executor& executor = {},
                            const Mask& mask = {}) {
   const std::size_t n = ids.size() - 1;
@@ -42,7 +42,7 @@ std::vector<double> losses(const Llama<float>& model, const std::vector<TokenId>
   const RotationPair rotation{&rows, &rows};
   const BlockPlan blocks = make_block_plan(mask, static_cast<index_t>(n), cu_seqlens);
   const LayerPlan layer{.branches = {&rotation, 1}, .blocks = &blocks};
-  const auto kernels = make_kernel_table<Arch>();
+  const auto kernels = make_kernel_table<Arch, T>();
   Workspace workspace;
   std::vector<HeadResult> results(n);
   forward(model, std::span(&layer, 1),

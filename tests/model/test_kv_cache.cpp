@@ -23,8 +23,8 @@ std::vector<std::int64_t> count_from(std::int64_t first, index_t count) {
 
 /// Losses of the next `count` ids, through the cache, with the frequencies of `plan`.
 template <class Arch = simd::native>
-std::vector<double> feed(const Llama<float>& model, KvCache& cache, const FrequencyPlan& plan,
-                         const std::vector<TokenId>& ids, index_t count,
+std::vector<double> feed(const Llama<float>& model, KvCache<float>& cache,
+                         const FrequencyPlan& plan, const std::vector<TokenId>& ids, index_t count,
                          const Executor& executor = {}) {
   const auto past = static_cast<std::size_t>(cache.length);
   const bool unrotated = cache.storage == KeyStorage::unrotated;
@@ -60,7 +60,7 @@ TEST_CASE("model/kv_cache: unrotated keys, rotated when used, have the bits of o
     const auto whole = losses(model, ids);
     for_each_arch([&]<class Arch>() {
       ThreadPool pool(2);
-      KvCache cache = make_kv_cache(c, 700, KeyStorage::unrotated);
+      KvCache<float> cache = make_kv_cache(c, 700, KeyStorage::unrotated);
       std::vector<double> got;
       for (const index_t chunk : {1, 62, 1, 1, 500, 2, 133}) {
         const auto part = feed<Arch>(model, cache, plan_of(12), ids, chunk, pool.executor());
@@ -74,17 +74,18 @@ TEST_CASE("model/kv_cache: unrotated keys, rotated when used, have the bits of o
 TEST_CASE("model/kv_cache: a pass over unrotated keys is one over keys rotated with its own plan") {
   const Llama<float> model = random_llama(small_config, 2);
   const auto ids = random_tokens(102, small_config.vocab_size, 3);
-  KvCache cache = make_kv_cache(small_config, 101, KeyStorage::unrotated);
+  KvCache<float> cache = make_kv_cache(small_config, 101, KeyStorage::unrotated);
   feed(model, cache, plain_plan(10000), ids, 100);
   // By hand: the same cache with every key turned by another plan.
   const FrequencyPlan other = plain_plan(777);
   const RotaryRows rows = make_rotary_rows(other, count_from(0, 100));
-  KvCache turned = make_kv_cache(small_config, 101, KeyStorage::rotated);
+  KvCache<float> turned = make_kv_cache(small_config, 101, KeyStorage::rotated);
   turned.length = 100;
   turned.rope_hash = other.rope_hash;
   for (index_t l = 0; l < small_config.num_hidden_layers; ++l) {
-    const KeyValuePanels from = cache.panels(l), to = turned.panels(l);
-    std::copy(from.values, from.values + KeyValuePanels::values_size(from.slots, 2, 12), to.values);
+    const KeyValuePanels<float> from = cache.panels(l), to = turned.panels(l);
+    std::copy(from.values, from.values + KeyValuePanels<float>::values_size(from.slots, 2, 12),
+              to.values);
     for (index_t h = 0; h < 2; ++h) {
       Tensor<float, 3> keys({100, 1, 12});
       for (index_t t = 0; t < 100; ++t) {
@@ -100,7 +101,7 @@ TEST_CASE("model/kv_cache: a pass over unrotated keys is one over keys rotated w
   CHECK(feed(model, cache, other, ids, 1) == by_hand);
   CHECK(cache.keys[0][5] == before);  // what is stored stays as projected
   // Not what the old frequencies would give.
-  KvCache again = make_kv_cache(small_config, 101);
+  KvCache<float> again = make_kv_cache(small_config, 101);
   feed(model, again, plain_plan(10000), ids, 100);
   CHECK(feed(model, again, plain_plan(10000), ids, 1) != by_hand);
 }
@@ -110,7 +111,7 @@ TEST_CASE("model/kv_cache: keys as written are those of one pass whose tokens ha
   const auto ids = random_tokens(181, small_config.vocab_size, 4);
   const std::vector<std::pair<double, index_t>> parts = {
       {10000, 90}, {20000, 1}, {30000, 80}, {500, 9}};
-  KvCache cache = make_kv_cache(small_config, 180, KeyStorage::rotated_as_written);
+  KvCache<float> cache = make_kv_cache(small_config, 180, KeyStorage::rotated_as_written);
   RotaryRows rows;
   std::vector<double> got;
   for (const auto& [theta, count] : parts) {
@@ -128,7 +129,7 @@ TEST_CASE("model/kv_cache: keys as written are those of one pass whose tokens ha
           make_kernel_table<simd::native>(), {}, workspace, results);
   for (std::size_t t = 0; t < 180; ++t) CHECK(results[t].nll == got[t]);
   // The default cache takes no second plan.
-  KvCache strict = make_kv_cache(small_config, 180);
+  KvCache<float> strict = make_kv_cache(small_config, 180);
   feed(model, strict, plain_plan(10000), ids, 90);
   CHECK_THROWS_WITH_AS(feed(model, strict, plain_plan(20000), ids, 1),
                        doctest::Contains("frequencies"), Error);
@@ -137,7 +138,7 @@ TEST_CASE("model/kv_cache: keys as written are those of one pass whose tokens ha
 TEST_CASE("model/kv_cache: unrotated keys need a row for every key") {
   const Llama<float> model = random_llama(small_config, 2);
   const auto ids = random_tokens(50, small_config.vocab_size, 4);
-  KvCache cache = make_kv_cache(small_config, 50, KeyStorage::unrotated);
+  KvCache<float> cache = make_kv_cache(small_config, 50, KeyStorage::unrotated);
   feed(model, cache, plain_plan(10000), ids, 20);
   cache.storage = KeyStorage::rotated_as_written;  // so that feed() gives rows of the batch alone
   const auto positions = count_from(20, 5);

@@ -16,12 +16,13 @@ using namespace ropewalk;
 namespace {
 
 /// A cache of one layer with the keys of `positions` under `plan`, from unrotated ones by slot.
-KvCache make_cache(const FrequencyPlan& plan, PairLayout layout, const std::vector<float>& raw,
-                   const std::vector<std::int64_t>& positions, KeyStorage storage) {
+KvCache<float> make_cache(const FrequencyPlan& plan, PairLayout layout,
+                          const std::vector<float>& raw, const std::vector<std::int64_t>& positions,
+                          KeyStorage storage) {
   LlamaConfig c = small_config;
   c.num_hidden_layers = 1;
-  KvCache cache = make_kv_cache(c, 200, storage);
-  const KeyValuePanels panels = cache.panels(0);
+  KvCache<float> cache = make_kv_cache(c, 200, storage);
+  const KeyValuePanels<float> panels = cache.panels(0);
   const RotaryRows rows = make_rotary_rows(plan, positions);
   for (index_t h = 0; h < 2; ++h) {
     for (index_t t = 0; t < static_cast<index_t>(positions.size()); ++t) {
@@ -48,7 +49,7 @@ std::vector<std::int64_t> count(index_t n) {
 }
 
 /// Largest distance of two caches' keys, relative to the keys' norms; values must be equal.
-double key_distance(KvCache& a, KvCache& b) {
+double key_distance(KvCache<float>& a, KvCache<float>& b) {
   double worst = 0;
   for (index_t h = 0; h < 2; ++h) {
     for (index_t t = 0; t < a.length; ++t) {
@@ -84,9 +85,10 @@ TEST_CASE("model/kv_shift: the keys that stay are those of their new positions")
         std::copy(head + removed.end * 12, head + 150 * 12, head + removed.begin * 12);
       }
       for (const KeyStorage storage : {KeyStorage::rotated, KeyStorage::unrotated}) {
-        KvCache shifted = make_cache(plan, layout, raw, count(150), storage);
+        KvCache<float> shifted = make_cache(plan, layout, raw, count(150), storage);
         remove_tokens(shifted, removed, plan, layout, kernels);
-        KvCache expected = make_cache(plan, layout, kept, count(150 - removed.size()), storage);
+        KvCache<float> expected =
+            make_cache(plan, layout, kept, count(150 - removed.size()), storage);
         REQUIRE(shifted.length == expected.length);
         // Two roundings of rotations and one of cos and sin; unrotated keys have none.
         CHECK(key_distance(shifted, expected) <= (storage == KeyStorage::rotated ? 4e-7 : 0));
@@ -105,19 +107,20 @@ TEST_CASE("model/kv_shift: many shifts drift by their roundings only") {
   // oldest tokens leave.
   std::vector<std::int64_t> positions(10);
   std::iota(positions.begin(), positions.end(), std::int64_t{100 * 190});
-  KvCache cache = make_cache(plan, PairLayout::half_split, raw, positions, KeyStorage::rotated);
+  KvCache<float> cache =
+      make_cache(plan, PairLayout::half_split, raw, positions, KeyStorage::rotated);
   double worst = 0;
   for (int shift = 1; shift <= 100; ++shift) {
     // 190 tokens come before them and leave.
-    KvCache wide = make_kv_cache({.hidden_size = 40,
-                                  .intermediate_size = 52,
-                                  .num_hidden_layers = 1,
-                                  .num_attention_heads = 4,
-                                  .num_key_value_heads = 2,
-                                  .head_dim = 12,
-                                  .vocab_size = 91,
-                                  .max_position_embeddings = 64},
-                                 200);
+    KvCache<float> wide = make_kv_cache({.hidden_size = 40,
+                                         .intermediate_size = 52,
+                                         .num_hidden_layers = 1,
+                                         .num_attention_heads = 4,
+                                         .num_key_value_heads = 2,
+                                         .head_dim = 12,
+                                         .vocab_size = 91,
+                                         .max_position_embeddings = 64},
+                                        200);
     for (index_t h = 0; h < 2; ++h) {
       for (index_t t = 0; t < 10; ++t) {
         float key[12], value[12];
@@ -133,7 +136,7 @@ TEST_CASE("model/kv_shift: many shifts drift by their roundings only") {
     REQUIRE(wide.length == 10);
     std::vector<std::int64_t> now(10);
     std::iota(now.begin(), now.end(), std::int64_t{(100 - shift) * 190});
-    KvCache exact = make_cache(plan, PairLayout::half_split, raw, now, KeyStorage::rotated);
+    KvCache<float> exact = make_cache(plan, PairLayout::half_split, raw, now, KeyStorage::rotated);
     const double distance = key_distance(wide, exact);
     worst = std::fmax(worst, distance);
     // The rounding of cos and sin (3.1e-8 each) is the same in every shift and adds up; that of
@@ -151,7 +154,7 @@ TEST_CASE("model/kv_shift: in one layer decoding goes on as from a fresh pass; r
   const auto ids = random_tokens(120, c.vocab_size, 3);
   const auto kernels = make_kernel_table<simd::native>();
   const FrequencyPlan plan = plan_of(12);
-  const auto feed = [&](KvCache& cache, std::span<const TokenId> tokens) {
+  const auto feed = [&](KvCache<float>& cache, std::span<const TokenId> tokens) {
     const auto n = static_cast<index_t>(tokens.size());
     const auto positions = batch_positions(Identity{cache.length}, n);
     const RotaryRows rows = make_rotary_rows(plan, positions);
@@ -166,12 +169,12 @@ TEST_CASE("model/kv_shift: in one layer decoding goes on as from a fresh pass; r
             {}, workspace, results);
     return results.back().nll;
   };
-  KvCache cache = make_kv_cache(c, 128);
+  KvCache<float> cache = make_kv_cache(c, 128);
   feed(cache, std::span(ids).first(100));
   remove_tokens(cache, {10, 70}, plan, c.pair_layout, kernels);
   std::vector<TokenId> kept(ids.begin(), ids.begin() + 10);
   kept.insert(kept.end(), ids.begin() + 70, ids.begin() + 100);
-  KvCache fresh = make_kv_cache(c, 128);
+  KvCache<float> fresh = make_kv_cache(c, 128);
   feed(fresh, kept);
   CHECK(cache.length == 40);
   // Keys are off by 4e-7 of their norm; scores and losses are of order 1 to 10.
@@ -185,6 +188,6 @@ TEST_CASE("model/kv_shift: in one layer decoding goes on as from a fresh pass; r
   CHECK_THROWS_WITH_AS(shift({0, 5}, other), doctest::Contains("frequencies"), Error);
   CHECK_THROWS_AS(shift({40, 46}, plan), Error);
   CHECK_THROWS_AS(shift({-1, 3}, plan), Error);
-  KvCache mixed = make_kv_cache(c, 128, KeyStorage::rotated_as_written);
+  KvCache<float> mixed = make_kv_cache(c, 128, KeyStorage::rotated_as_written);
   CHECK_THROWS_AS(remove_tokens(mixed, {0, 0}, plan, c.pair_layout, kernels), Error);
 }

@@ -76,7 +76,7 @@ TEST_CASE(
   const auto ids = random_tokens(901, small_config.vocab_size, 12);
   const auto whole = losses(model, ids);
   const FrequencyPlan frequencies = plan_of(small_config.head_dim);
-  KvCache cache = make_kv_cache(small_config, 600);
+  KvCache<float> cache = make_kv_cache(small_config, 600);
   Workspace workspace;
   const auto feed = [&](const FrequencyPlan& plan, index_t count) {
     const auto past = static_cast<std::size_t>(cache.length);

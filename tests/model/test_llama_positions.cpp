@@ -121,7 +121,7 @@ TEST_CASE("model/kv_cache: partial rotation and logit scales, in chunks as in on
       CAPTURE(spec);
       const FrequencyPlan plan = frequencies_of(spec, 140);
       const auto whole = scored(model, plan, ids);
-      KvCache cache = make_kv_cache(small_config, 140, storage);
+      KvCache<float> cache = make_kv_cache(small_config, 140, storage);
       Workspace workspace;
       for (const index_t count : {1, 62, 1, 1, 75}) {
         const auto past = static_cast<std::size_t>(cache.length);

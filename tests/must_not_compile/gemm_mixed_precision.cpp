@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// \file
 /// Weights in double do not slip into the product of floats.
-// EXPECT: (from expression of type|no known conversion) .*PackedMatrix<double>
+// EXPECT: (conflicting types|deduced conflicting|mismatched types)
 
 #include "ropewalk/linalg/gemm.hpp"
 

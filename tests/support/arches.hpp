@@ -27,4 +27,10 @@ void for_each_arch(Body&& body) {
     body.template operator()<simd::avx512>();
   }
 #endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+  {
+    INFO("instruction set: avx512bf16");
+    body.template operator()<simd::avx512bf16>();
+  }
+#endif
 }

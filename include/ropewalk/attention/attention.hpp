@@ -4,6 +4,7 @@
 /// Blockwise attention on plain tensors: the entry point for those who have q, k and v.
 
 #include <cmath>
+#include <vector>
 
 #include "ropewalk/attention/blockwise.hpp"
 #include "ropewalk/core/executor.hpp"
@@ -40,23 +41,32 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   require(head_dim >= 1, "head_dim >= 1");
   require(q.stride(2) == 1 && k.stride(2) == 1 && v.stride(2) == 1 && out.stride(2) == 1,
           "adjacent channels (stride 1)");
+  if (queries == 0) return;
   const BlockPlan plan = make_block_plan(mask, queries, {}, past);
 
-  Buffer<float> key_storage(KeyValuePanels::keys_size(plan.key_slots, key_heads, head_dim));
-  Buffer<float> value_storage(KeyValuePanels::values_size(plan.key_slots, key_heads, head_dim));
-  const KeyValuePanels panels{.keys = key_storage.data(),
-                              .values = value_storage.data(),
-                              .slots = plan.key_slots,
-                              .num_heads = key_heads,
-                              .head_dim = head_dim};
-  const auto slot_of = [&](index_t key) {
-    return key < past ? key : plan.key_slot[static_cast<std::size_t>(key - past)];
-  };
-  for_each_in_runs(options.executor, keys, [&](index_t t, index_t) {
-    for (index_t h = 0; h < key_heads; ++h) {
-      panels.store_key(h, slot_of(t), &k(t, h, 0));
-      panels.store_value(h, slot_of(t), &v(t, h, 0));
-    }
+  using Panels = KeyValuePanels<float>;
+  Buffer<float> key_storage(Panels::keys_size(plan.key_slots, key_heads, head_dim));
+  Buffer<float> value_storage(Panels::values_size(plan.key_slots, key_heads, head_dim));
+  const Panels panels{.keys = key_storage.data(),
+                      .values = value_storage.data(),
+                      .slots = plan.key_slots,
+                      .num_heads = key_heads,
+                      .head_dim = head_dim};
+  std::vector<index_t> slots(static_cast<std::size_t>(keys));
+  for (index_t t = 0; t < keys; ++t) {
+    slots[static_cast<std::size_t>(t)] =
+        t < past ? t : plan.key_slot[static_cast<std::size_t>(t - past)];
+  }
+  const index_t key_tiles = (keys + key_panel - 1) / key_panel;
+  for_each_in_runs(options.executor, key_tiles, [&](index_t tile, index_t) {
+    const index_t first = tile * key_panel, count = std::min(key_panel, keys - first);
+    const std::span tile_slots(slots.data() + first, static_cast<std::size_t>(count));
+    for_each_slot_run(tile_slots, [&](index_t t, index_t slot, index_t run) {
+      for (index_t h = 0; h < key_heads; ++h) {
+        store_keys<Arch>(panels, h, slot, run, &k(first + t, h, 0), k.stride(0));
+        store_values<Arch>(panels, h, slot, run, &v(first + t, h, 0), v.stride(0));
+      }
+    });
   });
   const double natural = options.softmax_scale != 0 ? options.softmax_scale
                                                     : 1 / std::sqrt(static_cast<double>(head_dim));
@@ -64,17 +74,19 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   Tensor<float, 3> scaled({queries, heads, head_dim});
   for_each_in_runs(options.executor, queries, [&](index_t t, index_t) {
     for (index_t h = 0; h < heads; ++h) {
-      for (index_t d = 0; d < head_dim; ++d) scaled.view()(t, h, d) = q(t, h, d) * scale;
+      const float* from = &q(t, h, 0);
+      float* to = &scaled.view()(t, h, 0);
+      for (index_t d = 0; d < head_dim; ++d) to[d] = from[d] * scale;
     }
   });
 
-  const AttentionBranch branch{scaled.view(), panels};
-  const AttentionCall call{{&branch, 1}, &plan, out, lse};
-  const index_t scratch_size = attention_scratch_size(head_dim);
+  const AttentionBranch<float> branch{scaled.view(), panels};
+  const AttentionCall<float> call{{&branch, 1}, &plan, out, lse};
+  const index_t scratch_size = attention_scratch_size<float>(head_dim);
   Buffer<float> scratch(checked_mul(options.executor.workers(), scratch_size, "scratch"));
   const auto blocks = static_cast<index_t>(plan.query_blocks.size());
-  for_each_dealt(options.executor, blocks * heads, [&](index_t task, index_t worker) {
-    attend<Arch>(call, blocks - 1 - task / heads, task % heads,
+  for_each_dealt(options.executor, blocks * key_heads, [&](index_t task, index_t worker) {
+    attend<Arch>(call, blocks - 1 - task / key_heads, task % key_heads,
                  scratch.data() + worker * scratch_size);
   });
 }

@@ -24,8 +24,9 @@ constexpr float power_of_two(std::int32_t exponent) {
 }
 
 /// Softmax of scores in log2 units, read in pieces: sum = sum over keys of 2^(s - reference). The
-/// reference is an integer, so moving it multiplies by an exact power of two and the bits of the
-/// result do not depend on it, nor on how the keys were cut (arXiv:1805.02867, made exact).
+/// reference is an even integer (simd/math.hpp tells why), so moving it multiplies by an exact
+/// power of two and the bits of the result do not depend on it, nor on how the keys were cut
+/// (arXiv:1805.02867, made exact).
 struct SoftmaxState {
   /// Reference of a row that has seen no key.
   static constexpr std::int32_t nothing_seen = std::numeric_limits<std::int32_t>::min() / 2;
@@ -42,7 +43,7 @@ struct SoftmaxState {
       sum = std::numeric_limits<double>::quiet_NaN();
       largest = 0;
     }
-    const auto rounded = static_cast<std::int32_t>(std::nearbyint(largest));
+    const auto rounded = 2 * static_cast<std::int32_t>(std::nearbyint(largest / 2));
     if (rounded <= reference) return 1.0f;
     const std::int64_t step = std::int64_t{reference} - rounded;
     const float factor = power_of_two(static_cast<std::int32_t>(step < -127 ? -127 : step));

@@ -1,133 +1,184 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// Matrix products C = A B^T with packed B: register tiles, and epilogues that finish them.
+/// Matrix products C = A W^T with packed W, and the epilogues that finish them.
 
 #include <algorithm>
 #include <concepts>
 
-#include "ropewalk/linalg/packed_matrix.hpp"
-#include "ropewalk/simd/floats.hpp"
+#include "ropewalk/linalg/tile.hpp"
+#include "ropewalk/simd/math.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
-
-/// Register tile of an instruction set: rows of A times vectors of 16 columns of B. Tiles are free
-/// under the canonical arithmetic: every element is one fma chain, whatever its tile.
-template <class Arch>
-struct GemmTile {
-  static constexpr std::size_t rows = 4;
-  static constexpr std::size_t vectors = 1;
-};
-#if defined(__AVX2__) && defined(__FMA__)
-template <>
-struct GemmTile<simd::avx2> {  // 12 accumulators of 16 registers
-  static constexpr std::size_t rows = 6;
-  static constexpr std::size_t vectors = 1;
-};
-#endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-template <>
-struct GemmTile<simd::avx512> {  // 24 accumulators of 32 registers
-  static constexpr std::size_t rows = 6;
-  static constexpr std::size_t vectors = 4;
-};
-#endif
 
 /// Finishes 16 elements of a product, those of columns column .. column + 15: epilogue(row, column,
 /// sums).
 template <class E, class Arch>
 concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>>;
 
+/// Rows of A that pass over a panel together: the panel is read from the L2 cache this often less,
+/// and their partial sums fit on the stack.
+inline constexpr index_t gemm_rows = 96;
+
+/// Depth of a block of a product: 64 columns of it stay in the L2 cache beside the rows of A.
+/// Longer sums are continued from block to block.
+template <class T>
+inline constexpr index_t gemm_depth = 512 * depth_group<T>;
+
 namespace detail {
 
-/// First column of vector v of a tile.
-constexpr index_t column_of(std::size_t v) { return simd::lanes * static_cast<index_t>(v); }
+/// A tile of a block that is not the last along the depth: sums go to `partial` (row stride 64).
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+[[gnu::noinline]] void continue_tile(const T* a, index_t lda, const T* b, index_t ldb,
+                                     index_t depth, const T* ahead, float* partial,
+                                     bool first) noexcept {
+  Accumulators<Arch, Rows, Vectors> acc;
+  if (first) {
+    acc.clear();
+  } else {
+    acc.load(partial, panel_width);
+  }
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, ahead, acc);
+  acc.store(partial, panel_width);
+}
 
-/// acc[r][v] = fma chain over k ascending of a[r * lda + k] * b[k * ldb + 16 v ..], from acc.
-template <class Arch, std::size_t Rows, std::size_t Vectors>
-[[gnu::always_inline]] inline void multiply_tile(const float* a, index_t lda, const float* b,
-                                                 index_t ldb, index_t depth,
-                                                 simd::Floats<Arch> (&acc)[Rows][Vectors]) {
-  using V = simd::Floats<Arch>;
-  for (index_t k = 0; k < depth; ++k) {
-    V column[Vectors];
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      column[v] = V::load(b + k * ldb + column_of(v));
-    });
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      const V x(a[static_cast<index_t>(r()) * lda + k]);
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        acc[r][v] = fma(x, column[v], acc[r][v]);
-      });
-    });
+/// A tile of the last block: continued from `partial` unless that is null, then finished.
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Epilogue>
+[[gnu::noinline]] void finish_tile(const T* a, index_t lda, const T* b, index_t ldb, index_t depth,
+                                   const T* ahead, const float* partial, index_t row,
+                                   index_t column, const Epilogue& epilogue) noexcept {
+  Accumulators<Arch, Rows, Vectors> acc;
+  if (partial == nullptr) {
+    acc.clear();
+  } else {
+    acc.load(partial, panel_width);
+  }
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, ahead, acc);
+  ROPEWALK_UNROLL
+  for (std::size_t r = 0; r < Rows; ++r) {
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      epilogue(row + static_cast<index_t>(r), column + column_of(v), acc.sum[r][v]);
+    }
   }
 }
 
-template <class Arch, std::size_t Rows, std::size_t Vectors, class Epilogue>
-void finish_tile(const float* a, index_t lda, const float* b, index_t ldb, index_t depth,
-                 index_t row, index_t column, const Epilogue& epilogue) {
-  simd::Floats<Arch> acc[Rows][Vectors];
-  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      acc[r][v] = simd::Floats<Arch>(0.0f);
+/// One block of a product along its depth.
+template <class T>
+struct DepthBlock {
+  const T* a;  ///< (rows, depth), row stride lda
+  index_t lda;
+  index_t rows;  ///< at most gemm_rows
+  const T* b;    ///< (depth, width)
+  index_t width;
+  index_t depth;
+  bool first, last;  ///< of the product's blocks
+  const T* ahead;    ///< what is read next, or null
+};
+
+template <class Arch, class T, class Epilogue>
+void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
+  constexpr std::size_t most = GemmTile<Arch>::vectors;
+  const index_t ahead_of_tile = block.depth / depth_group<T> / unrolled_steps<Arch> *
+                                static_cast<index_t>(storage_alignment / sizeof(T));
+  index_t column = 0;
+  const auto sweep = [&]<std::size_t Vectors>(std::integral_constant<std::size_t, Vectors>) {
+    const T* b = block.b + column * depth_group<T>;
+    for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {
+      constexpr std::size_t R = rows();
+      const T* a = block.a + row * block.lda;
+      const T* ahead =
+          block.ahead == nullptr || column > 0
+              ? nullptr
+              : block.ahead + row / static_cast<index_t>(GemmTile<Arch>::rows) * ahead_of_tile;
+      float* sums = partial + row * panel_width + column;
+      if (block.last) {
+        finish_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, ahead,
+                                         block.first ? nullptr : sums, row, column, epilogue);
+      } else {
+        continue_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, ahead, sums,
+                                           block.first);
+      }
     });
-  });
-  multiply_tile<Arch, Rows, Vectors>(a + row * lda, lda, b, ldb, depth, acc);
-  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      epilogue(row + static_cast<index_t>(r()), column + column_of(v), acc[r][v]);
-    });
-  });
+    column += column_of(Vectors);
+  };
+  while (column + column_of(most) <= block.width) {
+    sweep(std::integral_constant<std::size_t, most>{});
+  }
+  while (column < block.width) sweep(std::integral_constant<std::size_t, 1>{});
 }
 
 }  // namespace detail
 
-/// Visits the product of A (rows, depth) and one panel of packed B (depth, width; row stride
-/// `width`, a multiple of 16): epilogue(row, column, sums) for 16 columns at a time, where column
-/// counts from the panel's start and sums[i] is the fma chain over k ascending.
+/// Visits the product of A (rows, depth) and one panel of packed B (PackedMatrix::panel):
+/// epilogue(row, column, sums) for 16 columns at a time, where column counts from the panel's start
+/// and sums[i] is the fma chain over k ascending (of bf16 pairs, the odd element first).
 ///
-/// **Cost:** 2 * rows * depth * width flops; B is read rows / GemmTile::rows times.
-template <class Arch, GemmEpilogue<Arch> Epilogue>
-void multiply_panel(const float* a, index_t lda, index_t rows, const float* panel, index_t width,
-                    index_t depth, const Epilogue& epilogue) {
-  constexpr std::size_t R = GemmTile<Arch>::rows, N = GemmTile<Arch>::vectors;
-  constexpr auto tile_rows = static_cast<index_t>(R);
-  index_t column = 0;
-  const auto sweep_rows = [&]<std::size_t Vectors>(std::integral_constant<std::size_t, Vectors>) {
-    index_t row = 0;
-    for (; row + tile_rows <= rows; row += tile_rows) {
-      detail::finish_tile<Arch, R, Vectors>(a, lda, panel + column, width, depth, row, column,
-                                            epilogue);
-    }
-    for (; row < rows; ++row) {
-      detail::finish_tile<Arch, 1, Vectors>(a, lda, panel + column, width, depth, row, column,
-                                            epilogue);
-    }
-    column += detail::column_of(Vectors);
-  };
-  while (column + detail::column_of(N) <= width) {
-    sweep_rows(std::integral_constant<std::size_t, N>{});
+/// **Cost:** 2 * rows * depth * width flops.
+/// \param rows at most gemm_rows \param depth a multiple of depth_group<T>
+/// \param next what the caller will multiply with next, fetched meanwhile; or null
+template <class Arch, class T, GemmEpilogue<Arch> Epilogue>
+void multiply_panel(const T* a, index_t lda, index_t rows, const T* panel, index_t width,
+                    index_t depth, const Epilogue& epilogue, const T* next = nullptr) {
+  using Element = simd::Multiplied<Arch, T>;
+  alignas(storage_alignment) float partial[gemm_rows * panel_width];
+  const simd::FlushSubnormals flush(std::is_same_v<T, bf16>);  // epilogues too, on every set
+  if constexpr (std::is_same_v<Element, T>) {
+    index_t k = 0;
+    do {
+      const index_t block = std::min(gemm_depth<T>, depth - k);
+      const bool last = k + block == depth;
+      detail::multiply_block<Arch>(
+          detail::DepthBlock<T>{a + k, lda, rows, panel + k * width, width, block, k == 0, last,
+                                width < panel_width ? nullptr
+                                : last              ? next
+                                                    : panel + (k + block) * width},
+          partial, epilogue);
+      k += block;
+    } while (k < depth);
+  } else {
+    constexpr index_t most = gemm_depth<float> / 2;
+    alignas(storage_alignment) float wide_a[static_cast<std::size_t>(gemm_rows * most)];
+    alignas(storage_alignment) float wide_b[static_cast<std::size_t>(panel_width * most)];
+    index_t k = 0;
+    do {
+      const index_t block = std::min(most, depth - k);
+      for (index_t r = 0; r < rows; ++r) {
+        simd::widen_swapped<Arch>(a + r * lda + k, block, wide_a + r * most);
+      }
+      simd::widen_panel<Arch>(panel + k * width, block / 2, width, wide_b);
+      detail::multiply_block<Arch>(
+          detail::DepthBlock<float>{wide_a, most, rows, wide_b, width, block, k == 0,
+                                    k + block == depth, nullptr},
+          partial, epilogue);
+      k += block;
+    } while (k < depth);
   }
-  while (column < width) sweep_rows(std::integral_constant<std::size_t, 1>{});
 }
 
-/// Visits A W^T panel by panel: epilogue(row, output, sums) for 16 outputs at a time. Outputs
-/// beyond w.outputs() (padding to 16) arrive as zeros, so row strides of results are padded
-/// likewise.
-template <class Arch, GemmEpilogue<Arch> Epilogue>
-void multiply_packed(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& w,
+/// Visits A W^T: epilogue(row, output, sums) for 16 outputs at a time. Outputs beyond w.outputs()
+/// (padding to 16) arrive as zeros, so row strides of results are padded likewise.
+template <class Arch, class T, GemmEpilogue<Arch> Epilogue>
+void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w,
                      const Epilogue& epilogue) {
-  for (index_t j = 0; j < w.num_panels(); ++j) {
-    multiply_panel<Arch>(
-        a, lda, rows, w.panel(j), w.width_of_panel(j), w.inputs(),
-        [&](index_t row, index_t column, simd::Floats<Arch> sums)
-            __attribute__((always_inline)) { epilogue(row, j * panel_width + column, sums); });
+  for (index_t first = 0; first < rows; first += gemm_rows) {
+    const index_t count = std::min(gemm_rows, rows - first);
+    for (index_t j = 0; j < w.num_panels(); ++j) {
+      const bool ends = j + 1 == w.num_panels();
+      const T* next = !ends ? w.panel(j + 1) : first + count < rows ? w.panel(0) : nullptr;
+      multiply_panel<Arch>(
+          a + first * lda, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
+          [&](index_t row, index_t column, simd::Floats<Arch> sums) __attribute__((always_inline)) {
+            epilogue(first + row, j * panel_width + column, sums);
+          },
+          next);
+    }
   }
 }
 
-/// C = A W^T. a: (rows, w.inputs()), c: (rows, w.outputs() padded to 16).
-template <class Arch>
-void gemm(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& w, float* c,
+/// C = A W^T. a: (rows, w.depth()), c: (rows, w.outputs() padded to 16).
+template <class Arch, class T>
+void gemm(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w, float* c,
           index_t ldc) noexcept {
   multiply_packed<Arch>(
       a, lda, rows,
@@ -137,8 +188,8 @@ void gemm(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& 
 }
 
 /// C += A W^T, the sum added after the last k: a residual connection.
-template <class Arch>
-void gemm_add(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& w, float* c,
+template <class Arch, class T>
+void gemm_add(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w, float* c,
               index_t ldc) noexcept {
   multiply_packed<Arch>(
       a, lda, rows,
@@ -146,6 +197,36 @@ void gemm_add(const float* a, index_t lda, index_t rows, const PackedMatrix<floa
         float* out = c + r * ldc + n;
         (simd::Floats<Arch>::load(out) + sums).store(out);
       });
+}
+
+/// out = silu(A gate^T) * (A up^T), silu(g) = g / (1 + e^-g) (arXiv:2002.05202). Panels of the two
+/// matrices take turns, so that the gate's products never leave the L1 cache.
+/// a: (rows, gate.depth()); out: (rows, gate.outputs() padded to 16), rounded to T.
+template <class Arch, class T>
+void gemm_swiglu(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& gate,
+                 const PackedMatrix<T>& up, T* out, index_t ldo) noexcept {
+  using V = simd::Floats<Arch>;
+  alignas(storage_alignment) float gated[gemm_rows * panel_width];
+  for (index_t first = 0; first < rows; first += gemm_rows) {
+    const index_t count = std::min(gemm_rows, rows - first);
+    const T* block = a + first * lda;
+    for (index_t j = 0; j < gate.num_panels(); ++j) {
+      const index_t width = gate.width_of_panel(j);
+      multiply_panel<Arch>(
+          block, lda, count, gate.panel(j), width, gate.depth(),
+          [&](index_t row, index_t column, V sums)
+              __attribute__((always_inline)) { sums.store(gated + row * panel_width + column); },
+          up.panel(j));
+      multiply_panel<Arch>(
+          block, lda, count, up.panel(j), width, up.depth(),
+          [&](index_t row, index_t column, V sums) __attribute__((always_inline)) {
+            const V g = V::load(gated + row * panel_width + column);
+            simd::store_rounded<Arch>(out + (first + row) * ldo + j * panel_width + column,
+                                      simd::silu(g) * sums);
+          },
+          j + 1 < gate.num_panels() ? gate.panel(j + 1) : nullptr);
+    }
+  }
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -38,7 +38,7 @@ inline double forward_flops(const LlamaConfig& config, index_t length) {
   return forward_flops_by_part(config, length).total();
 }
 
-/// Bytes that a forward pass of one sequence holds at its peak.
+/// Bytes that a forward pass holds at its peak.
 struct ForwardMemory {
   index_t weights = 0;     ///< packed matrices and norms, with their padding
   index_t workspace = 0;   ///< exactly Workspace::peak_bytes() after the pass
@@ -69,10 +69,12 @@ class ByteCount {
   index_t bytes_ = 0;
 };
 
-inline index_t weight_bytes(const LlamaConfig& c, index_t element) {
+template <class T>
+index_t weight_bytes(const LlamaConfig& c) {
   ByteCount layer, all;
   const auto matrix = [&](ByteCount& to, index_t outputs, index_t inputs) {
-    to.add(checked_mul(round_up(outputs, lane_count), inputs, "memory"), element);
+    to.add(checked_mul(round_up(outputs, lane_count), round_up(inputs, depth_group<T>), "memory"),
+           sizeof(T));
   };
   matrix(layer, c.query_size(), c.hidden_size);
   matrix(layer, c.key_value_size(), c.hidden_size);
@@ -81,8 +83,8 @@ inline index_t weight_bytes(const LlamaConfig& c, index_t element) {
   matrix(layer, c.intermediate_size, c.hidden_size);
   matrix(layer, c.intermediate_size, c.hidden_size);
   matrix(layer, c.hidden_size, c.intermediate_size);
-  layer.add(2 * c.hidden_size, element);
-  all.add(c.num_hidden_layers, layer.value()).add(c.hidden_size, element);
+  layer.add(2 * c.hidden_size, sizeof(float));
+  all.add(c.num_hidden_layers, layer.value()).add(c.hidden_size, sizeof(float));
   matrix(all, c.vocab_size, c.hidden_size);
   if (!c.tie_word_embeddings) matrix(all, c.vocab_size, c.hidden_size);
   if (c.norm_head) matrix(all, c.vocab_size, c.hidden_size);
@@ -90,24 +92,25 @@ inline index_t weight_bytes(const LlamaConfig& c, index_t element) {
 }
 
 /// The slices of take_buffers() and forward(), in their order.
-inline index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t workers, bool cached) {
-  constexpr index_t real = sizeof(float);
-  const index_t slots = round_up(tokens, panel_width);
+template <class T>
+index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t slots, index_t workers,
+                        bool cached) {
+  using Panels = KeyValuePanels<T>;
+  constexpr index_t real = sizeof(float), element = sizeof(T);
   const index_t key_heads = c.num_key_value_heads;
   const index_t hidden = round_up(c.hidden_size, lane_count);
   ByteCount sum;
   sum.slice(checked_mul(tokens, hidden, "memory"), real);
-  sum.slice(1, sizeof(AttentionBranch));
-  sum.slice(checked_mul(tokens, c.query_size(), "memory"), real);
+  sum.slice(1, sizeof(AttentionBranch<T>));
+  sum.slice(checked_mul(tokens, c.query_size(), "memory"), element);
   if (!cached) {
-    sum.slice(KeyValuePanels::keys_size(slots, key_heads, c.head_dim), real);
-    sum.slice(KeyValuePanels::values_size(slots, key_heads, c.head_dim), real);
+    sum.slice(Panels::keys_size(slots, key_heads, c.head_dim), element);
+    sum.slice(Panels::values_size(slots, key_heads, c.head_dim), element);
   }
   const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
-  const index_t fed = 2 * round_up(c.intermediate_size, lane_count);
-  const index_t scratch =
-      std::max({token_tile * (hidden + std::max(projected, fed)),
-                attention_scratch_size(c.head_dim), head_rows * hidden + head_scratch_size});
+  const index_t fed = round_up(c.intermediate_size, lane_count);
+  const index_t scratch = std::max({token_tile * (hidden + std::max(projected, fed)),
+                                    attention_scratch_size<T>(c.head_dim), head_rows * hidden});
   sum.slice(checked_mul(workers, round_up(scratch, lane_count), "memory"), real);
   sum.slice(tokens, sizeof(index_t));
   return sum.value();
@@ -115,34 +118,50 @@ inline index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t wor
 
 }  // namespace detail
 
-/// Bytes of a pass over one sequence of `tokens` tokens: one mask, one rotation, `workers` threads.
-/// With `cached`, keys and values of all layers are kept for that many tokens, as for decoding.
-/// `weight_size`: bytes of a stored weight.
+/// Tokens of a pass over sequences side by side.
+struct BatchShape {
+  index_t tokens = 0;
+  index_t key_slots = 0;    ///< tokens of each sequence, rounded up to panels of 64
+  index_t rotary_rows = 0;  ///< rows of cos and sin: positions, of each frequency plan
+
+  /// Of one sequence.
+  static BatchShape of(index_t tokens) { return {tokens, round_up(tokens, panel_width), tokens}; }
+};
+
+/// Bytes of a pass over `batch`: one mask, one branch, `workers` threads. With `cached`, keys and
+/// values of all layers are kept for that many tokens, as for decoding. T: how matrices, keys and
+/// values are stored.
 /// \throws Error(limit) when a product does not fit 64 bits
-inline ForwardMemory forward_memory(const LlamaConfig& c, index_t tokens, index_t workers,
-                                    bool cached, index_t weight_size = sizeof(float)) {
-  require(tokens >= 1 && workers >= 1, "at least one token and one worker");
-  require(weight_size >= 1, "weight_size >= 1");
-  ForwardMemory m{.weights = detail::weight_bytes(c, weight_size),
-                  .workspace = detail::workspace_bytes(c, tokens, workers, cached)};
+template <class T = float>
+ForwardMemory forward_memory(const LlamaConfig& c, const BatchShape& batch, index_t workers,
+                             bool cached) {
+  require(batch.tokens >= 1 && workers >= 1, "at least one token and one worker");
+  const index_t tokens = batch.tokens, slots = batch.key_slots;
+  ForwardMemory m{.weights = detail::weight_bytes<T>(c),
+                  .workspace = detail::workspace_bytes<T>(c, tokens, slots, workers, cached)};
   // Two floats a pair, the row and the position of each token. While rows are made, distinct
   // positions and a hash table of 8 to 16 bytes a token are there, too.
   m.rotary = detail::ByteCount()
-                 .add(tokens, checked_mul(c.head_dim, index_t{sizeof(float)}, "memory"))
+                 .add(batch.rotary_rows, checked_mul(c.head_dim, index_t{sizeof(float)}, "memory"))
                  .add(tokens, sizeof(std::int32_t) + sizeof(std::int64_t))
                  .add(tokens, sizeof(std::int32_t) + sizeof(std::int64_t) + 16)
                  .value();
   m.block_plan = detail::ByteCount().add(tokens, sizeof(Interval) + sizeof(index_t)).value();
   m.results = detail::ByteCount().add(tokens, sizeof(HeadResult)).value();
   if (cached) {
-    const index_t slots = round_up(tokens, panel_width);
-    const index_t layer = KeyValuePanels::keys_size(slots, c.num_key_value_heads, c.head_dim) +
-                          KeyValuePanels::values_size(slots, c.num_key_value_heads, c.head_dim);
+    const index_t layer = KeyValuePanels<T>::keys_size(slots, c.num_key_value_heads, c.head_dim) +
+                          KeyValuePanels<T>::values_size(slots, c.num_key_value_heads, c.head_dim);
     m.kv_cache = detail::ByteCount()
-                     .add(c.num_hidden_layers, checked_mul(layer, index_t{sizeof(float)}, "memory"))
+                     .add(c.num_hidden_layers, checked_mul(layer, index_t{sizeof(T)}, "memory"))
                      .value();
   }
   return m;
+}
+
+/// Bytes of a pass over one sequence of `tokens` tokens.
+template <class T = float>
+ForwardMemory forward_memory(const LlamaConfig& c, index_t tokens, index_t workers, bool cached) {
+  return forward_memory<T>(c, BatchShape::of(tokens), workers, cached);
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

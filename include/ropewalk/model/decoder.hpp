@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "ropewalk/attention/masks.hpp"
+#include "ropewalk/model/layer_plan.hpp"
 #include "ropewalk/model/length_frequencies.hpp"
 #include "ropewalk/model/llama.hpp"
 #include "ropewalk/rope/position_map.hpp"
-#include "ropewalk/rope/query_scale.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -82,14 +82,14 @@ class Decoder {
         : config.mode == DecodeMode::consistent_decode ? KeyStorage::unrotated
         : config.mode == DecodeMode::hf_cache          ? KeyStorage::rotated_as_written
                                                        : KeyStorage::rotated;
-    cache_ = make_kv_cache(model.config, static_cast<index_t>(config.capacity), storage);
+    cache_ = make_kv_cache<T>(model.config, static_cast<index_t>(config.capacity), storage);
   }
 
   /// Tokens of the sequence that are in the cache.
   index_t length() const { return cache_.length; }
   /// Whether frequencies differ among the lengths up to the capacity, so that the mode matters.
   bool varies() const { return varies_; }
-  const KvCache& cache() const { return cache_; }
+  const KvCache<T>& cache() const { return cache_; }
   /// Largest number of bytes that passes have used besides the cache.
   std::size_t workspace_bytes() const { return workspace_.peak_bytes(); }
   /// Forgets the sequence.
@@ -146,8 +146,9 @@ class Decoder {
   HeadResult pass(std::span<const TokenId> tokens, bool predict, std::span<double> logits) {
     const auto n = static_cast<index_t>(tokens.size());
     const std::vector<std::int64_t> positions = batch_positions(Identity{cache_.length}, n);
-    const RotaryRows rows = make_rotary_rows(*plan_, positions, config_.precision);
-    RotationPair rotation{&rows, &rows};
+    TokenRotations rotations;
+    append_tokens(rotations, *plan_, positions, config_.precision);
+    const RotaryRows* keys = nullptr;
     if (cache_.storage == KeyStorage::unrotated) {
       const auto have = static_cast<index_t>(key_rows_.row.size());
       const index_t need = cache_.length + n;
@@ -155,15 +156,10 @@ class Decoder {
       const index_t from = have > need ? 0 : have;
       append_rotary_rows(key_rows_, *plan_, batch_positions(Identity{from}, need - from),
                          config_.precision);
-      rotation.keys = &key_rows_;
+      keys = &key_rows_;
     }
     const BlockPlan blocks = make_block_plan(Causal{}, n, {}, cache_.length);
-    const std::vector<float> query_scale = make_query_scale(*plan_, positions);
-    const LayerPlan layer{.branches = {&rotation, 1},
-                          .blocks = &blocks,
-                          .logit_scale = plan_->logit_scale,
-                          .query_scale = query_scale,
-                          .rope_hash = plan_->rope_hash};
+    const LayerPlan layer = make_layer_plan(rotations, blocks, keys);
     targets_.assign(tokens.size(), not_scored);
     // Some target: its loss is NaN when the logits are not finite.
     if (predict) targets_.back() = 0;
@@ -186,7 +182,7 @@ class Decoder {
   Executor executor_;
   DecoderConfig config_;
   bool varies_ = false;
-  KvCache cache_;
+  KvCache<T> cache_;
   std::optional<FrequencyPlan> plan_;
   std::int64_t key_ = 0;
   RotaryRows key_rows_;  // of all keys, where they are cached unrotated

@@ -15,44 +15,60 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 
 /// Tokens that pass through a layer's products together, so that they stay in the L2 cache.
-inline constexpr index_t token_tile = 96;
+inline constexpr index_t token_tile = gemm_rows;
 
 namespace detail {
 
-/// Buffers of one pass, from the workspace. Row strides are padded to 16 floats, padding is zero.
+/// Tokens of a tile, at most token_tile and a multiple of a register tile's rows, such that every
+/// worker gets about as many tokens as the others.
+constexpr index_t balanced_tile(index_t tokens, index_t workers) {
+  constexpr index_t register_rows = 6;
+  const index_t rounds =
+      std::max<index_t>((tokens + token_tile * workers - 1) / (token_tile * workers), 1);
+  const index_t tiles = rounds * workers;
+  return std::clamp(round_up((tokens + tiles - 1) / tiles, register_rows), register_rows,
+                    token_tile);
+}
+
+/// Buffers of one pass, from the workspace. Row strides are padded to 16 elements, padding is zero.
+/// Scratch is counted in floats, also where it holds bf16.
+template <class T>
 struct ForwardBuffers {
   index_t hidden_stride = 0;
   float* hidden = nullptr;  // (tokens, C): the residual stream
-  std::span<AttentionBranch> branches;
-  float* rotated_keys = nullptr;  // of all keys of a layer, for a cache of unrotated ones
-  index_t scratch_size = 0;       // floats per worker
-  float* scratch = nullptr;       // (workers, scratch_size)
+  std::span<AttentionBranch<T>> branches;
+  T* rotated_keys = nullptr;  // of all keys of a layer, for a cache of unrotated ones
+  index_t scratch_size = 0;   // floats per worker
+  float* scratch = nullptr;   // (workers, scratch_size)
 };
 
 /// `slots`: key slots of the block plan; used where there is no cache.
-inline ForwardBuffers take_buffers(const LlamaConfig& c, index_t tokens, index_t branches,
-                                   index_t slots, const KvCache* cache, const Executor& executor,
-                                   Workspace& workspace) {
-  ForwardBuffers b;
+template <class T>
+ForwardBuffers<T> take_buffers(const LlamaConfig& c, index_t tokens, index_t branches,
+                               index_t slots, const KvCache<T>* cache, const Executor& executor,
+                               Workspace& workspace) {
+  using Panels = KeyValuePanels<T>;
+  ForwardBuffers<T> b;
   const bool cached = cache != nullptr;
   if (cached && cache->storage == KeyStorage::unrotated) {
     b.rotated_keys =
         workspace
-            .take<float>(KeyValuePanels::keys_size(cache->slots, cache->num_heads, cache->head_dim))
+            .template take<T>(Panels::keys_size(cache->slots, cache->num_heads, cache->head_dim))
             .data();
   }
   b.hidden_stride = round_up(c.hidden_size, lane_count);
   b.hidden = workspace.take<float>(checked_mul(tokens, b.hidden_stride, "hidden states")).data();
-  b.branches = workspace.take<AttentionBranch>(branches);
+  b.branches = workspace.template take<AttentionBranch<T>>(branches);
   const index_t key_heads = c.num_key_value_heads;
   for (index_t i = 0; i < branches; ++i) {
-    AttentionBranch branch;
-    branch.queries = {workspace.take<float>(checked_mul(tokens, c.query_size(), "queries")).data(),
-                      {tokens, c.num_attention_heads, c.head_dim}};
+    AttentionBranch<T> branch;
+    branch.queries = {
+        workspace.template take<T>(checked_mul(tokens, c.query_size(), "queries")).data(),
+        {tokens, c.num_attention_heads, c.head_dim}};
     if (!cached) {
       branch.panels = {
           .keys =
-              workspace.take<float>(KeyValuePanels::keys_size(slots, key_heads, c.head_dim)).data(),
+              workspace.template take<T>(Panels::keys_size(slots, key_heads, c.head_dim)).data(),
           .slots = slots,
           .num_heads = key_heads,
           .head_dim = c.head_dim};
@@ -61,13 +77,13 @@ inline ForwardBuffers take_buffers(const LlamaConfig& c, index_t tokens, index_t
   }
   if (!cached) {
     b.branches[0].panels.values =
-        workspace.take<float>(KeyValuePanels::values_size(slots, key_heads, c.head_dim)).data();
+        workspace.template take<T>(Panels::values_size(slots, key_heads, c.head_dim)).data();
   }
   const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
-  const index_t widest = std::max(b.hidden_stride + projected,
-                                  b.hidden_stride + 2 * round_up(c.intermediate_size, lane_count));
-  b.scratch_size = std::max({token_tile * widest, attention_scratch_size(c.head_dim),
-                             head_rows * b.hidden_stride + head_scratch_size});
+  const index_t widest =
+      b.hidden_stride + std::max(projected, round_up(c.intermediate_size, lane_count));
+  b.scratch_size = std::max(
+      {token_tile * widest, attention_scratch_size<T>(c.head_dim), head_rows * b.hidden_stride});
   b.scratch_size = round_up(b.scratch_size, lane_count);
   b.scratch =
       workspace.take<float>(checked_mul(executor.workers(), b.scratch_size, "scratch")).data();

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// The output matrix and the loss in one pass: per row nll and argmax, logits never materialised.
+/// The output matrix and the loss in one pass: per row nll and argmax, logits never leave
+/// registers.
 
+#include <limits>
 #include <span>
 
-#include "ropewalk/attention/softmax_row.hpp"
+#include "ropewalk/attention/block_plan.hpp"
+#include "ropewalk/attention/softmax_state.hpp"
 #include "ropewalk/linalg/gemm.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -15,9 +18,7 @@ inline constexpr TokenId not_scored = -1;    ///< the row is skipped
 inline constexpr TokenId predict_only = -2;  ///< the row gets an argmax and nll = NaN
 
 /// Rows of one head_nll call.
-inline constexpr index_t head_rows = 96;
-/// Floats of scratch of a head_nll call.
-inline constexpr index_t head_scratch_size = head_rows * score_stride;
+inline constexpr index_t head_rows = gemm_rows;
 
 /// Loss and prediction of one position.
 struct HeadResult {
@@ -25,56 +26,108 @@ struct HeadResult {
   TokenId argmax = 0;  ///< the most probable token, the lowest id among equals
 };
 
-/// results[r] of hidden row r against targets[r], for at most head_rows rows. The vocabulary is
-/// read in fixed blocks of 512 outputs that are merged in order (canonical arithmetic).
+namespace detail {
+
+/// What head_nll knows of its rows while logits go by, 16 of a row at a time.
+template <class Arch>
+struct HeadRows {
+  using V = simd::Floats<Arch>;
+  SoftmaxState state[head_rows];
+  V lowest[head_rows], magic[head_rows];  ///< of exp2_from at the state's reference
+  V sums[head_rows];                      ///< of the present block of the vocabulary
+  float best[head_rows];
+  float target_score[head_rows];
+  index_t target[head_rows];
+  TokenId argmax[head_rows];
+
+  explicit HeadRows(std::span<const TokenId> targets) {
+    const simd::Exp2Reference<Arch> zero(0);
+    for (std::size_t r = 0; r < targets.size(); ++r) {
+      lowest[r] = zero.lowest;
+      magic[r] = zero.magic;
+      sums[r] = V(0.0f);
+      best[r] = -std::numeric_limits<float>::infinity();
+      target_score[r] = std::numeric_limits<float>::quiet_NaN();
+      target[r] = targets[r];
+      argmax[r] = 0;
+    }
+  }
+  /// Logits (base 2) of outputs column .. column + 15, of which `valid` exist.
+  [[gnu::always_inline]] void add(index_t row, index_t column, index_t valid, V logits) {
+    const V nothing(-std::numeric_limits<float>::infinity());
+    if (valid < simd::lanes) logits = V::select_first(valid, logits, nothing);
+    if (any_greater(logits, V(best[row]))) raise(row, column, logits);
+    const index_t at = target[row] - column;
+    if (at >= 0 && at < simd::lanes) target_score[row] = lane(logits, at);
+    simd::Exp2Reference<Arch> reference(lowest[row], magic[row]);
+    V p = simd::exp2_from(logits, reference);
+    if (valid < simd::lanes) p = zero_where_equal(p, logits, nothing);
+    sums[row] = sums[row] + p;
+  }
+  /// The end of a block of the vocabulary: its lanes are summed by the tree, and blocks in double.
+  void end_block(index_t rows) {
+    for (index_t r = 0; r < rows; ++r) {
+      state[r].sum += static_cast<double>(tree_sum(sums[r]));
+      sums[r] = V(0.0f);
+    }
+  }
+
+ private:
+  static float lane(V x, index_t i) {
+    alignas(64) float values[simd::lanes];
+    x.store(values);
+    return values[i];
+  }
+  /// A logit above all before it, or NaN. Rare: about log(V) times a row.
+  [[gnu::noinline]] void raise(index_t row, index_t column, V logits) {
+    const float largest = max_lane(logits);
+    alignas(64) float values[simd::lanes];
+    logits.store(values);
+    bool ordered = true;
+    for (const float x : values) ordered = ordered && x == x;
+    sums[row] = sums[row] * V(state[row].raise(ordered ? largest : values[0] - values[0]));
+    if (!ordered) state[row].sum = std::numeric_limits<double>::quiet_NaN();
+    const simd::Exp2Reference<Arch> reference(state[row].reference);
+    lowest[row] = reference.lowest;
+    magic[row] = reference.magic;
+    if (!(largest > best[row])) return;
+    best[row] = largest;
+    index_t i = 0;
+    while (i < simd::lanes - 1 && values[i] != largest) ++i;
+    argmax[row] = static_cast<TokenId>(column + i);
+  }
+};
+
+}  // namespace detail
+
+/// results[r] of hidden row r against targets[r], for at most head_rows rows. Sums of the
+/// vocabulary are formed in fixed blocks of 512 outputs that are added in order (canonical
+/// arithmetic).
 ///
 /// **Cost:** 2 * rows * C * V flops; memory independent of V.
 /// **Error:** 2 u32 (|max logit| + |lse|) + 1e-7 (tests/model/test_head.cpp).
-/// \param hidden (rows, C) normed hidden states times log2(e), row stride ld
-template <class Arch>
-void head_nll(const float* hidden, index_t ld, std::span<const TokenId> targets,
-              const PackedMatrix<float>& head, std::span<HeadResult> results,
-              float* scratch) noexcept {
+/// \param hidden (rows, head.depth()) normed hidden states times log2(e), row stride ld
+template <class Arch, class T>
+void head_nll(const T* hidden, index_t ld, std::span<const TokenId> targets,
+              const PackedMatrix<T>& head, std::span<HeadResult> results) noexcept {
   using V = simd::Floats<Arch>;
-  struct Row {
-    SoftmaxState state;
-    float best = -std::numeric_limits<float>::infinity();
-    float target_score = std::numeric_limits<float>::quiet_NaN();
-  };
+  constexpr index_t panels_of_block = key_block / panel_width;
   const auto rows = static_cast<index_t>(targets.size());
-  Row row_state[head_rows];
-  for (index_t base = 0; base < head.outputs(); base += key_block) {
-    const index_t count = std::min(key_block, head.outputs() - base);
-    for (index_t c = 0; c < count; c += panel_width) {
-      const index_t j = (base + c) / panel_width;
-      multiply_panel<Arch>(
-          hidden, ld, rows, head.panel(j), head.width_of_panel(j),
-          head.inputs(), [&](index_t r, index_t column, V s) __attribute__((always_inline)) {
-            s.store(scratch + r * score_stride + c + column);
-          });
-    }
-    for (index_t r = 0; r < rows; ++r) {
-      Row& row = row_state[r];
-      HeadResult& result = results[static_cast<std::size_t>(r)];
-      float* s = scratch + r * score_stride;
-      for (index_t c = count; c < round_up(count, lane_count); ++c) {
-        s[c] = -std::numeric_limits<float>::infinity();
-      }
-      const float largest = largest_of<Arch>(s, count);
-      if (largest > row.best) {
-        row.best = largest;
-        result.argmax = static_cast<TokenId>(base + (std::find(s, s + count, largest) - s));
-      }
-      const index_t target = targets[static_cast<std::size_t>(r)] - base;
-      if (target >= 0 && target < count) row.target_score = s[target];
-      softmax_row<Arch>(s, {{0, round_up(count, lane_count)}, count % lane_count != 0}, count,
-                        row.state);
-    }
+  detail::HeadRows<Arch> row_state(targets);
+  for (index_t j = 0; j < head.num_panels(); ++j) {
+    const index_t base = j * panel_width;
+    multiply_panel<Arch>(
+        hidden, ld, rows, head.panel(j), head.width_of_panel(j), head.depth(),
+        [&](index_t row, index_t column, V logits) __attribute__((always_inline)) {
+          row_state.add(row, base + column, head.outputs() - base - column, logits);
+        },
+        j + 1 < head.num_panels() ? head.panel(j + 1) : nullptr);
+    if ((j + 1) % panels_of_block == 0 || j + 1 == head.num_panels()) row_state.end_block(rows);
   }
   for (index_t r = 0; r < rows; ++r) {
-    const Row& row = row_state[r];
-    const double target = static_cast<double>(row.target_score);
-    results[static_cast<std::size_t>(r)].nll = std::fma(-target, ln_2, row.state.lse());
+    const double target = static_cast<double>(row_state.target_score[r]);
+    results[static_cast<std::size_t>(r)] = {std::fma(-target, ln_2, row_state.state[r].lse()),
+                                            row_state.argmax[r]};
   }
 }
 

@@ -10,32 +10,38 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Kernels of one instruction set for weights stored as T, as plain function pointers, so that the
+/// Kernels of one instruction set for operands stored as T, as plain function pointers, so that the
 /// set can be chosen at run time, once per model. What each does is said where it is defined.
 template <class T>
 struct KernelTable {
   const char* isa = "";
-  decltype(&gemm<simd::portable>) multiply = nullptr;
-  decltype(&gemm_add<simd::portable>) multiply_add = nullptr;
-  decltype(&ropewalk::rmsnorm<simd::portable>) rmsnorm = nullptr;
-  decltype(&ropewalk::swiglu<simd::portable>) swiglu = nullptr;
+  decltype(&gemm<simd::portable, T>) multiply = nullptr;
+  decltype(&gemm_add<simd::portable, T>) multiply_add = nullptr;
+  decltype(&gemm_swiglu<simd::portable, T>) multiply_swiglu = nullptr;
+  decltype(&ropewalk::rmsnorm<simd::portable, T>) rmsnorm = nullptr;
   void (*rotate_head)(PairLayout, float*, const float*, const float*, index_t,
                       Rotation) noexcept = nullptr;
-  decltype(&ropewalk::attend<simd::portable>) attend = nullptr;
-  decltype(&ropewalk::head_nll<simd::portable>) head_nll = nullptr;
+  decltype(&ropewalk::rotate_head_to<simd::portable, T>) rotate_head_to = nullptr;
+  decltype(&ropewalk::store_keys<simd::portable, T>) store_keys = nullptr;
+  decltype(&ropewalk::store_values<simd::portable, T>) store_values = nullptr;
+  decltype(&ropewalk::attend<simd::portable, T>) attend = nullptr;
+  decltype(&ropewalk::head_nll<simd::portable, T>) head_nll = nullptr;
 };
 
 /// The table of instruction set Arch.
-template <simd::FusedInstructionSet Arch>
-KernelTable<float> make_kernel_table() {
+template <simd::FusedInstructionSet Arch, class T = float>
+KernelTable<T> make_kernel_table() {
   return {.isa = Arch::name,
-          .multiply = &gemm<Arch>,
-          .multiply_add = &gemm_add<Arch>,
-          .rmsnorm = &ropewalk::rmsnorm<Arch>,
-          .swiglu = &ropewalk::swiglu<Arch>,
+          .multiply = &gemm<Arch, T>,
+          .multiply_add = &gemm_add<Arch, T>,
+          .multiply_swiglu = &gemm_swiglu<Arch, T>,
+          .rmsnorm = &ropewalk::rmsnorm<Arch, T>,
           .rotate_head = &ropewalk::rotate_head<Arch>,
-          .attend = &ropewalk::attend<Arch>,
-          .head_nll = &ropewalk::head_nll<Arch>};
+          .rotate_head_to = &ropewalk::rotate_head_to<Arch, T>,
+          .store_keys = &ropewalk::store_keys<Arch, T>,
+          .store_values = &ropewalk::store_values<Arch, T>,
+          .attend = &ropewalk::attend<Arch, T>,
+          .head_nll = &ropewalk::head_nll<Arch, T>};
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

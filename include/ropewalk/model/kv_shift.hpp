@@ -24,8 +24,8 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// \throws Error(usage) for tokens that are not in the cache, another plan, or a cache whose keys
 /// have several
 template <class T>
-void remove_tokens(KvCache& cache, Interval removed, const FrequencyPlan& plan, PairLayout layout,
-                   const KernelTable<T>& kernels) {
+void remove_tokens(KvCache<T>& cache, Interval removed, const FrequencyPlan& plan,
+                   PairLayout layout, const KernelTable<T>& kernels) {
   require(removed.begin >= 0 && removed.begin <= removed.end && removed.end <= cache.length,
           "tokens that are in the cache");
   require(cache.storage != KeyStorage::rotated_as_written,
@@ -43,7 +43,7 @@ void remove_tokens(KvCache& cache, Interval removed, const FrequencyPlan& plan, 
   std::vector<float> key(static_cast<std::size_t>(cache.head_dim));
   std::vector<float> value(static_cast<std::size_t>(cache.head_dim));
   for (std::size_t layer = 0; layer < cache.keys.size(); ++layer) {
-    const KeyValuePanels panels = cache.panels(static_cast<index_t>(layer));
+    const KeyValuePanels<T> panels = cache.panels(static_cast<index_t>(layer));
     for (index_t head = 0; head < cache.num_heads; ++head) {
       for (index_t slot = removed.end; slot < cache.length; ++slot) {
         load_key(panels, head, slot, key.data());

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <span>
 #include <string>
+#include <type_traits>
 
 #include "ropewalk/model/forward_buffers.hpp"
 #include "ropewalk/model/kernel_table.hpp"
@@ -38,11 +39,12 @@ Llama<T> make_llama(LlamaConfig config, LlamaWeights<T> weights) {
   if (!model.config.norm_head) return model;
   const index_t size = model.config.hidden_size;
   model.normalized_head = PackedMatrix<T>(model.config.vocab_size, size);
-  std::vector<T> row(static_cast<std::size_t>(size));
+  std::vector<float> row(static_cast<std::size_t>(size));
+  std::vector<T> stored(row.size());
   for (index_t n = 0; n < model.config.vocab_size; ++n) {
-    model.weights.head().get_row(n, row);
+    model.weights.head().get_row(n, std::span(row));
     double squares = 0;
-    for (const T w : row) {
+    for (const float w : row) {
       squares = std::fma(static_cast<double>(w), static_cast<double>(w), squares);
     }
     if (!(squares > 0)) {
@@ -51,8 +53,11 @@ Llama<T> make_llama(LlamaConfig config, LlamaWeights<T> weights) {
             .found = "row " + std::to_string(n) + " of norm " + std::to_string(squares),
             .expected = "a positive norm: norm_head divides each row by it"});
     }
-    for (T& w : row) w = static_cast<T>(static_cast<double>(w) / std::sqrt(squares));
-    model.normalized_head.set_row(n, row);
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      stored[i] =
+          simd::rounded_to<T>(static_cast<float>(static_cast<double>(row[i]) / std::sqrt(squares)));
+    }
+    model.normalized_head.set_row(n, stored);
   }
   return model;
 }
@@ -69,21 +74,19 @@ void rotate_by_row(const LlamaConfig& c, const KernelTable<T>& kernels, const Ro
                       rotary->sin.data() + row, rotary->num_pairs, Rotation::forward);
 }
 
-/// The finisher of the query/key/value products: rotates the staged heads and hands them on, keys
-/// and values into panels, queries (scaled for a base-2 softmax) into their buffer.
+/// The finisher of the query/key/value products of a tile of tokens: rotates the staged heads and
+/// hands them on, keys and values into panels, queries (scaled for a base-2 softmax) into their
+/// buffer.
 template <class T>
 void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const LayerPlan& plan,
-                  const KernelTable<T>& kernels, const ForwardBuffers& b, Interval rows,
+                  const KernelTable<T>& kernels, const ForwardBuffers<T>& b, Interval rows,
                   float* scratch) {
   const LlamaConfig& c = model.config;
   const index_t count = rows.size();
-  float* normed = scratch;
+  T* normed = reinterpret_cast<T*>(scratch);
   float* staged = scratch + token_tile * b.hidden_stride;
   kernels.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
-                  layer.input_layernorm.data(), c.rms_norm_eps, normed, b.hidden_stride);
-  const auto rotate = [&](const RotaryRows* rotary, index_t token, float* head) {
-    rotate_by_row(c, kernels, rotary, token, head);
-  };
+                  layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, b.hidden_stride);
   const auto scale =
       static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
@@ -92,33 +95,47 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
     for (index_t t = 0; t < count; ++t) {
       const auto token = static_cast<std::size_t>(rows.begin + t);
       const float row_scale = plan.query_scale.empty() ? scale : scale * plan.query_scale[token];
+      const HeadTurn turn = turn_of(plan.branches[i].queries, rows.begin + t);
       for (index_t h = 0; h < c.num_attention_heads; ++h) {
-        float* head = staged + t * stride + h * c.head_dim;
-        rotate(plan.branches[i].queries, rows.begin + t, head);
-        const auto& queries = b.branches[i].queries;
-        float* out = const_cast<float*>(&queries(rows.begin + t, h, 0));
-        for (index_t d = 0; d < c.head_dim; ++d) out[d] = head[d] * row_scale;
+        kernels.rotate_head_to(c.pair_layout, staged + t * stride + h * c.head_dim, c.head_dim,
+                               turn, row_scale,
+                               const_cast<T*>(&b.branches[i].queries(rows.begin + t, h, 0)));
       }
     }
   }
   const index_t stride = round_up(c.key_value_size(), lane_count);
-  const auto slot = [&](index_t t) {
-    return plan.blocks->key_slot[static_cast<std::size_t>(rows.begin + t)];
-  };
+  const std::span<const index_t> slots =
+      std::span(plan.blocks->key_slot)
+          .subspan(static_cast<std::size_t>(rows.begin), static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
     kernels.multiply(normed, b.hidden_stride, count, layer.k_proj, staged, stride);
-    for (index_t t = 0; t < count; ++t) {
-      for (index_t h = 0; h < c.num_key_value_heads; ++h) {
-        float* head = staged + t * stride + h * c.head_dim;
-        if (b.rotated_keys == nullptr) rotate(plan.branches[i].keys, rows.begin + t, head);
-        b.branches[i].panels.store_key(h, slot(t), head);
+    if (b.rotated_keys == nullptr) {
+      for (index_t t = 0; t < count; ++t) {
+        for (index_t h = 0; h < c.num_key_value_heads; ++h) {
+          rotate_by_row(c, kernels, plan.branches[i].keys, rows.begin + t,
+                        staged + t * stride + h * c.head_dim);
+        }
       }
     }
+    for_each_slot_run(slots, [&](index_t first, index_t slot, index_t run) {
+      for (index_t h = 0; h < c.num_key_value_heads; ++h) {
+        kernels.store_keys(b.branches[i].panels, h, slot, run,
+                           staged + first * stride + h * c.head_dim, stride);
+      }
+    });
   }
   kernels.multiply(normed, b.hidden_stride, count, layer.v_proj, staged, stride);
-  for (index_t t = 0; t < count; ++t) {
+  for_each_slot_run(slots, [&](index_t first, index_t slot, index_t run) {
     for (index_t h = 0; h < c.num_key_value_heads; ++h) {
-      b.branches[0].panels.store_value(h, slot(t), staged + t * stride + h * c.head_dim);
+      kernels.store_values(b.branches[0].panels, h, slot, run,
+                           staged + first * stride + h * c.head_dim, stride);
+    }
+  });
+  if (depth_group<T> == 1) return;
+  for (const Segment& s : plan.blocks->segments) {  // whose last token is in this tile
+    if (s.queries.end <= rows.begin || s.queries.end > rows.end) continue;
+    for (index_t h = 0; h < c.num_key_value_heads; ++h) {
+      b.branches[0].panels.end_values(h, s.key_base + s.num_keys());
     }
   }
 }
@@ -126,7 +143,7 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
 /// Rotates up to 64 cached keys of a head, those from slot `first` to `end`, into `out`.
 template <class T>
 void rotate_key_panel(const LlamaConfig& c, const KernelTable<T>& kernels, const RotaryRows* rows,
-                      const KeyValuePanels& from, const KeyValuePanels& out, index_t head,
+                      const KeyValuePanels<T>& from, const KeyValuePanels<T>& out, index_t head,
                       Interval slots, float* scratch) {
   for (index_t slot = slots.begin; slot < slots.end; ++slot) {
     load_key(from, head, slot, scratch);
@@ -138,49 +155,49 @@ void rotate_key_panel(const LlamaConfig& c, const KernelTable<T>& kernels, const
 /// Output projection, feed-forward network and both residual additions of a tile of tokens.
 template <class T>
 void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
-                       const KernelTable<T>& kernels, const ForwardBuffers& b, Interval rows,
+                       const KernelTable<T>& kernels, const ForwardBuffers<T>& b, Interval rows,
                        float* scratch) {
   const index_t count = rows.size();
   float* hidden = b.hidden + rows.begin * b.hidden_stride;
   kernels.multiply_add(&b.branches[0].queries(rows.begin, 0, 0), c.query_size(), count,
                        layer.o_proj, hidden, b.hidden_stride);
-  float* normed = scratch;
+  T* normed = reinterpret_cast<T*>(scratch);
+  T* fed = reinterpret_cast<T*>(scratch + token_tile * b.hidden_stride);
   const index_t stride = round_up(c.intermediate_size, lane_count);
-  float* gate = scratch + token_tile * b.hidden_stride;
-  float* up = gate + token_tile * stride;
   kernels.rmsnorm(hidden, b.hidden_stride, count, c.hidden_size,
-                  layer.post_attention_layernorm.data(), c.rms_norm_eps, normed, b.hidden_stride);
-  kernels.multiply(normed, b.hidden_stride, count, layer.gate_proj, gate, stride);
-  kernels.multiply(normed, b.hidden_stride, count, layer.up_proj, up, stride);
-  kernels.swiglu(gate, up, stride, count, stride);
-  kernels.multiply_add(gate, stride, count, layer.down_proj, hidden, b.hidden_stride);
+                  layer.post_attention_layernorm.data(), c.rms_norm_eps, 1.0f, normed,
+                  b.hidden_stride);
+  kernels.multiply_swiglu(normed, b.hidden_stride, count, layer.gate_proj, layer.up_proj, fed,
+                          stride);
+  kernels.multiply_add(fed, stride, count, layer.down_proj, hidden, b.hidden_stride);
 }
 
 /// Final norm of a token, in the units of the head's base-2 softmax.
 template <class T>
-void normed_row(const Llama<T>& model, const KernelTable<T>& kernels, const ForwardBuffers& b,
-                index_t token, float* row) {
+void normed_row(const Llama<T>& model, const KernelTable<T>& kernels, const ForwardBuffers<T>& b,
+                index_t token, T* row) {
   const LlamaConfig& c = model.config;
   kernels.rmsnorm(b.hidden + token * b.hidden_stride, b.hidden_stride, 1, c.hidden_size,
-                  model.weights.norm.data(), c.rms_norm_eps, row, b.hidden_stride);
-  for (index_t i = 0; i < c.hidden_size; ++i) row[i] *= static_cast<float>(log2_e);
+                  model.weights.norm.data(), c.rms_norm_eps, static_cast<float>(log2_e), row,
+                  b.hidden_stride);
 }
 
 /// Final norm and head for up to head_rows scored tokens.
 template <class T>
 void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTable<T>& kernels,
-                const ForwardBuffers& b, std::span<const index_t> tokens,
+                const ForwardBuffers<T>& b, std::span<const index_t> tokens,
                 std::span<HeadResult> results, float* scratch) {
   TokenId targets[head_rows];
   HeadResult found[head_rows];
+  T* normed = reinterpret_cast<T*>(scratch);
   const auto count = static_cast<index_t>(tokens.size());
   for (index_t r = 0; r < count; ++r) {
     const index_t token = tokens[static_cast<std::size_t>(r)];
-    normed_row(model, kernels, b, token, scratch + r * b.hidden_stride);
+    normed_row(model, kernels, b, token, normed + r * b.hidden_stride);
     targets[r] = batch.targets[static_cast<std::size_t>(token)];
   }
-  kernels.head_nll(scratch, b.hidden_stride, {targets, tokens.size()}, model.head(),
-                   {found, tokens.size()}, scratch + head_rows * b.hidden_stride);
+  kernels.head_nll(normed, b.hidden_stride, {targets, tokens.size()}, model.head(),
+                   {found, tokens.size()});
   for (index_t r = 0; r < count; ++r) {
     results[static_cast<std::size_t>(tokens[static_cast<std::size_t>(r)])] = found[r];
   }
@@ -188,7 +205,7 @@ void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTabl
 
 template <class T>
 void check_forward(const Llama<T>& model, std::span<const LayerPlan> layers,
-                   const TokenBatch& batch, const KvCache* cache, std::size_t num_results) {
+                   const TokenBatch& batch, const KvCache<T>* cache, std::size_t num_results) {
   const std::size_t n = batch.tokens.size();
   require(n >= 1, "at least one token");
   require(batch.targets.size() == n && num_results == n, "a target and a result per token");
@@ -264,20 +281,21 @@ void check_logits(const Llama<T>& model, const TokenBatch& batch, const LogitsRe
 /// \throws Error(usage) for shapes or ids that do not fit
 template <class T>
 void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const TokenBatch& batch,
-             KvCache* cache, const KernelTable<T>& kernels, const Executor& executor,
-             Workspace& workspace, std::span<HeadResult> results,
+             std::type_identity_t<KvCache<T>>* cache, const KernelTable<T>& kernels,
+             const Executor& executor, Workspace& workspace, std::span<HeadResult> results,
              const LogitsRequest& logits = {}) {
   detail::check_forward(model, layers, batch, cache, results.size());
   detail::check_logits(model, batch, logits);
   const LlamaConfig& c = model.config;
   const auto n = static_cast<index_t>(batch.tokens.size());
   workspace.reset();
-  const detail::ForwardBuffers b =
-      detail::take_buffers(c, n, static_cast<index_t>(layers[0].branches.size()),
-                           layers[0].blocks->key_slots, cache, executor, workspace);
-  const index_t tiles = (n + token_tile - 1) / token_tile;
-  const auto rows_of = [n](index_t tile) {
-    return Interval{tile * token_tile, std::min(n, (tile + 1) * token_tile)};
+  const detail::ForwardBuffers<T> b =
+      detail::take_buffers<T>(c, n, static_cast<index_t>(layers[0].branches.size()),
+                              layers[0].blocks->key_slots, cache, executor, workspace);
+  const index_t tile_rows = detail::balanced_tile(n, executor.workers());
+  const index_t tiles = (n + tile_rows - 1) / tile_rows;
+  const auto rows_of = [n, tile_rows](index_t tile) {
+    return Interval{tile * tile_rows, std::min(n, (tile + 1) * tile_rows)};
   };
   const auto scratch_of = [&b](index_t worker) { return b.scratch + worker * b.scratch_size; };
 
@@ -285,7 +303,7 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
     float* row = b.hidden + t * b.hidden_stride;
     std::fill(row + c.hidden_size, row + b.hidden_stride, 0.0f);
     model.weights.embed_tokens.get_row(batch.tokens[static_cast<std::size_t>(t)],
-                                       {row, static_cast<std::size_t>(c.hidden_size)});
+                                       std::span(row, static_cast<std::size_t>(c.hidden_size)));
   });
   for (std::size_t l = 0; l < model.weights.layers.size(); ++l) {
     const LlamaLayer<T>& layer = model.weights.layers[l];
@@ -295,8 +313,8 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
       detail::project_tile(model, layer, plan, kernels, b, rows_of(tile), scratch_of(worker));
     });
     if (b.rotated_keys != nullptr && plan.branches[0].keys != nullptr) {
-      KeyValuePanels& panels = b.branches[0].panels;
-      KeyValuePanels rotated = panels;
+      KeyValuePanels<T>& panels = b.branches[0].panels;
+      KeyValuePanels<T> rotated = panels;
       rotated.keys = b.rotated_keys;
       const index_t total = cache->length + n;
       const index_t per_head = (total + panel_width - 1) / panel_width;
@@ -309,14 +327,14 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
       panels = rotated;
     }
     const auto& queries = b.branches[0].queries;
-    const AttentionCall call{.branches = b.branches,
-                             .plan = plan.blocks,
-                             .output = {const_cast<float*>(queries.data()), queries.extents()},
-                             .lse = {}};
+    const AttentionCall<T> call{.branches = b.branches,
+                                .plan = plan.blocks,
+                                .output = {const_cast<T*>(queries.data()), queries.extents()},
+                                .lse = {}};
     const auto blocks = static_cast<index_t>(plan.blocks->query_blocks.size());
-    for_each_dealt(executor, blocks * c.num_attention_heads, [&](index_t task, index_t worker) {
+    for_each_dealt(executor, blocks * c.num_key_value_heads, [&](index_t task, index_t worker) {
       // Later query blocks of a causal mask see more keys: longest first.
-      kernels.attend(call, blocks - 1 - task / c.num_attention_heads, task % c.num_attention_heads,
+      kernels.attend(call, blocks - 1 - task / c.num_key_value_heads, task % c.num_key_value_heads,
                      scratch_of(worker));
     });
     for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
@@ -328,17 +346,19 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
   for (index_t t = 0; t < n; ++t) {
     if (batch.targets[static_cast<std::size_t>(t)] != not_scored) scored[count++] = t;
   }
-  const index_t head_tiles = (static_cast<index_t>(count) + head_rows - 1) / head_rows;
+  const auto scored_rows = static_cast<index_t>(count);
+  const index_t head_tile = detail::balanced_tile(scored_rows, executor.workers());
+  const index_t head_tiles = (scored_rows + head_tile - 1) / head_tile;
   for_each_in_runs(executor, head_tiles, [&](index_t tile, index_t worker) {
-    const auto first = static_cast<std::size_t>(tile * head_rows);
+    const auto first = static_cast<std::size_t>(tile * head_tile);
     detail::score_tile(
         model, batch, kernels, b,
-        scored.subspan(first, std::min(static_cast<std::size_t>(head_rows), count - first)),
+        scored.subspan(first, std::min(static_cast<std::size_t>(head_tile), count - first)),
         results, scratch_of(worker));
   });
   const index_t logits_stride = round_up(c.vocab_size, lane_count);
   for (std::size_t r = 0; r < logits.tokens.size(); ++r) {
-    float* row = workspace.take<float>(b.hidden_stride).data();
+    T* row = workspace.template take<T>(b.hidden_stride).data();
     float* scores = workspace.take<float>(logits_stride).data();
     detail::normed_row(model, kernels, b, logits.tokens[r], row);
     kernels.multiply(row, b.hidden_stride, 1, model.head(), scores, logits_stride);

@@ -30,6 +30,7 @@ struct RotationPair {
 };
 
 /// What a layer does with positions. Layers may differ (sliding windows, NoPE layers): it is data.
+/// make_layer_plan (layer_plan.hpp) makes one from frequency plans.
 struct LayerPlan {
   std::span<const RotationPair> branches;  ///< as many as the block plan's ranges refer to
   const BlockPlan* blocks = nullptr;

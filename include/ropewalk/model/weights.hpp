@@ -11,32 +11,33 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Shapes in the comments are logical: (outputs, inputs), as Hugging Face stores them.
+/// Shapes in the comments are logical: (outputs, inputs), as Hugging Face stores them. Matrices are
+/// stored as T, vectors as floats.
 template <class T>
 struct LlamaLayer {
-  Buffer<T> input_layernorm;           // (C)
-  PackedMatrix<T> q_proj;              // (H * D, C)
-  PackedMatrix<T> k_proj;              // (K * D, C)
-  PackedMatrix<T> v_proj;              // (K * D, C)
-  PackedMatrix<T> o_proj;              // (C, H * D)
-  Buffer<T> post_attention_layernorm;  // (C)
-  PackedMatrix<T> gate_proj;           // (F, C)
-  PackedMatrix<T> up_proj;             // (F, C)
-  PackedMatrix<T> down_proj;           // (C, F)
+  Buffer<float> input_layernorm;           // (C)
+  PackedMatrix<T> q_proj;                  // (H * D, C)
+  PackedMatrix<T> k_proj;                  // (K * D, C)
+  PackedMatrix<T> v_proj;                  // (K * D, C)
+  PackedMatrix<T> o_proj;                  // (C, H * D)
+  Buffer<float> post_attention_layernorm;  // (C)
+  PackedMatrix<T> gate_proj;               // (F, C)
+  PackedMatrix<T> up_proj;                 // (F, C)
+  PackedMatrix<T> down_proj;               // (C, F)
 };
 
 template <class T>
 struct LlamaWeights {
   PackedMatrix<T> embed_tokens;  // (V, C)
   std::vector<LlamaLayer<T>> layers;
-  Buffer<T> norm;           // (C)
+  Buffer<float> norm;       // (C)
   PackedMatrix<T> lm_head;  // (V, C); empty when tied to embed_tokens without norm_head
 
   const PackedMatrix<T>& head() const { return lm_head.empty() ? embed_tokens : lm_head; }
 };
 
 /// Calls visit(name, storage) for every stored parameter, with Hugging Face's tensor names. storage
-/// is a Buffer<T>& (vectors) or PackedMatrix<T>& (matrices); its logical shape is its own.
+/// is a Buffer<float>& (vectors) or PackedMatrix<T>& (matrices); its logical shape is its own.
 /// `weights` may be const; layers must exist already (see make_llama_weights). A tied lm_head is
 /// not visited: its parameters are embed_tokens.
 template <class Weights, class Visitor>
@@ -65,17 +66,17 @@ LlamaWeights<T> make_llama_weights(const LlamaConfig& c) {
   LlamaWeights<T> w;
   w.embed_tokens = PackedMatrix<T>(c.vocab_size, c.hidden_size);
   for (index_t l = 0; l < c.num_hidden_layers; ++l) {
-    w.layers.push_back({.input_layernorm = Buffer<T>(c.hidden_size),
+    w.layers.push_back({.input_layernorm = Buffer<float>(c.hidden_size),
                         .q_proj = {c.query_size(), c.hidden_size},
                         .k_proj = {c.key_value_size(), c.hidden_size},
                         .v_proj = {c.key_value_size(), c.hidden_size},
                         .o_proj = {c.hidden_size, c.query_size()},
-                        .post_attention_layernorm = Buffer<T>(c.hidden_size),
+                        .post_attention_layernorm = Buffer<float>(c.hidden_size),
                         .gate_proj = {c.intermediate_size, c.hidden_size},
                         .up_proj = {c.intermediate_size, c.hidden_size},
                         .down_proj = {c.hidden_size, c.intermediate_size}});
   }
-  w.norm = Buffer<T>(c.hidden_size);
+  w.norm = Buffer<float>(c.hidden_size);
   if (!c.tie_word_embeddings) w.lm_head = PackedMatrix<T>(c.vocab_size, c.hidden_size);
   return w;
 }

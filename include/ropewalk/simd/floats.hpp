@@ -3,11 +3,11 @@
 /// \file
 /// Floats<Arch>: 16 floats, the lane count of the canonical arithmetic on every instruction set.
 
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -32,11 +32,15 @@ template <std::size_t N, class F>
 
 namespace detail {
 
+/// A float's bits subtracted from this are those of about its reciprocal.
+inline constexpr std::int32_t reciprocal_magic = 0x7ef311c7;
+
 /// One hardware register of floats (a plain float for `portable`) and its integer twin.
 template <class Arch>
 struct Register {
   using Float = xsimd::batch<float, typename Arch::xsimd_arch>;
   using Int = xsimd::batch<std::int32_t, typename Arch::xsimd_arch>;
+  using Raw = typename Float::register_type;
   static constexpr std::size_t width = Float::size;
   static Float load(const float* p) { return Float::load_unaligned(p); }
   static void store(float* p, Float x) { x.store_unaligned(p); }
@@ -61,15 +65,31 @@ struct Register {
     const Int n = xsimd::bitwise_cast<Int>(magic_sum) << 23;
     return xsimd::bitwise_cast<Float>(n - Int(exponent_bits));
   }
+  /// To nearest, ties to even, in the upper 16 bits; subnormals to zero, NaN stays NaN.
+  static Float round_to_bf16(Float x) {
+    const Int u = xsimd::bitwise_cast<Int>(x);
+    const Int odd = xsimd::bitwise_cast<Int>(x) >> 16 & Int(1);
+    const Int upper(static_cast<std::int32_t>(0xffff0000u));
+    const Float rounded = xsimd::bitwise_cast<Float>((u + Int(0x7fff) + odd) & upper);
+    const Float tiny(std::numeric_limits<float>::min());
+    return xsimd::select(xsimd::abs(x) >= tiny, rounded, x * Float(0.0f));  // NaN * 0: quiet
+  }
+  static Float reciprocal_guess(Float x) {
+    return xsimd::bitwise_cast<Float>(Int(reciprocal_magic) - xsimd::bitwise_cast<Int>(x));
+  }
+  static Float scale_by_power(Float x, Float magic_sum) {
+    const Int n = xsimd::bitwise_cast<Int>(magic_sum) << 23;
+    return xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(x) + n);
+  }
 };
 
-/// What xsimd lacks and one register of 16 floats can do in an instruction; empty elsewhere.
-template <class Arch>
+/// What xsimd lacks and a register of 16 floats can do in few instructions.
+template <std::size_t Width>
 struct WideRegister {};
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 template <>
-struct WideRegister<avx512> {
+struct WideRegister<16> {
   static __mmask16 first(index_t count) {
     return static_cast<__mmask16>((1u << static_cast<unsigned>(count)) - 1);
   }
@@ -89,6 +109,24 @@ struct WideRegister<avx512> {
   static __m512 weave(__m512 u, __m512 v, int start) {
     const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     return _mm512_permutex2var_ps(u, _mm512_add_epi32(order, _mm512_set1_epi32(start)), v);
+  }
+  static __m512 swap_neighbours(__m512 x) { return _mm512_permute_ps(x, 0xb1); }
+  static __m512 select_first(index_t count, __m512 a, __m512 b) {
+    return _mm512_mask_mov_ps(b, first(count), a);
+  }
+  static bool any_greater(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ) != 0; }
+  static __m256 upper(__m512 x) { return _mm512_extractf32x8_ps(x, 1); }
+  static float tree_sum(__m512 x) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), upper(x));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+  }
+  static float max_lane(__m512 x) {
+    const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(x), upper(x));
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
   }
 };
 #endif
@@ -112,6 +150,18 @@ struct Register<portable> {
     const std::uint32_t n = std::bit_cast<std::uint32_t>(magic_sum) << 23;
     return std::bit_cast<float>(n - static_cast<std::uint32_t>(exponent_bits));
   }
+  static float round_to_bf16(float x) {
+    const auto u = std::bit_cast<std::uint32_t>(x);
+    if (x != x || (u & 0x7f800000u) == 0) return x * 0.0f;  // NaN * 0: quiet
+    return std::bit_cast<float>((u + 0x7fffu + (u >> 16 & 1u)) & 0xffff0000u);
+  }
+  static float reciprocal_guess(float x) {
+    return std::bit_cast<float>(reciprocal_magic - std::bit_cast<std::int32_t>(x));
+  }
+  static float scale_by_power(float x, float magic_sum) {
+    const std::uint32_t n = std::bit_cast<std::uint32_t>(magic_sum) << 23;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) + n);
+  }
 };
 
 }  // namespace detail
@@ -121,7 +171,7 @@ struct Register<portable> {
 template <class Arch>
 class Floats {
   using R = detail::Register<Arch>;
-  using Wide = detail::WideRegister<Arch>;
+  using Wide = detail::WideRegister<R::width>;
   static constexpr bool is_wide = R::width == lanes;
   static constexpr std::size_t registers = lanes / R::width;
 
@@ -129,12 +179,20 @@ class Floats {
   /// Indeterminate: a constructor that wrote would keep arrays of vectors out of registers (g++).
   Floats() = default;
   [[gnu::always_inline]] explicit Floats(float x) {
+    if constexpr (registers == 1) {
+      r_[0] = R::broadcast(x);
+      return;
+    }
     each_register([&](auto i) __attribute__((always_inline)) { r_[i] = R::broadcast(x); });
   }
 
   /// p[0..15]; any alignment.
   [[gnu::always_inline]] static Floats load(const float* p) {
     Floats x;
+    if constexpr (registers == 1) {
+      x.r_[0] = R::load(p);
+      return x;
+    }
     each_register([&](auto i)
                       __attribute__((always_inline)) { x.r_[i] = R::load(p + i * R::width); });
     return x;
@@ -153,6 +211,7 @@ class Floats {
     }
   }
   [[gnu::always_inline]] void store(float* p) const {
+    if constexpr (registers == 1) return R::store(p, r_[0]);
     each_register([&](auto i)
                       __attribute__((always_inline)) { R::store(p + i * R::width, r_[i]); });
   }
@@ -177,6 +236,10 @@ class Floats {
   [[gnu::always_inline]] friend Floats min(Floats a, Floats b) { return map(&R::min, a, b); }
   /// a * b + c, rounded once.
   [[gnu::always_inline]] friend Floats fma(Floats a, Floats b, Floats c) {
+    if constexpr (registers == 1) {
+      c.r_[0] = R::fma(a.r_[0], b.r_[0], c.r_[0]);
+      return c;
+    }
     each_register([&](auto i) __attribute__((always_inline)) {
       c.r_[i] = R::fma(a.r_[i], b.r_[i], c.r_[i]);
     });
@@ -196,6 +259,102 @@ class Floats {
       magic_sum.r_[i] = R::power_of_two(magic_sum.r_[i], exponent_bits);
     });
     return magic_sum;
+  }
+  /// x * 2^n by adding n to the exponents, for the integer n (positive or not) that sits in the low
+  /// bits of a sum with 1.5 * 2^23. x must be normal and stay so, or NaN with a NaN sum.
+  [[gnu::always_inline]] friend Floats scale_by_power(Floats x, Floats magic_sum) {
+    each_register([&](auto i) __attribute__((always_inline)) {
+      x.r_[i] = R::scale_by_power(x.r_[i], magic_sum.r_[i]);
+    });
+    return x;
+  }
+  /// x rounded to bf16's precision: to nearest, ties to even, subnormals to zero; NaN stays NaN.
+  [[gnu::always_inline]] friend Floats rounded_to_bf16(Floats x) {
+    each_register([&](auto i)
+                      __attribute__((always_inline)) { x.r_[i] = R::round_to_bf16(x.r_[i]); });
+    return x;
+  }
+  /// Lanes 0, 2, 4, .. of the 32 floats (a, b) to `even`, the others to `odd`.
+  [[gnu::always_inline]] static void deinterleave(Floats a, Floats b, Floats& even, Floats& odd) {
+    if constexpr (is_wide) {
+      even.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 0);
+      odd.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 1);
+    } else {
+      alignas(64) float x[2 * lanes];
+      a.store(x);
+      b.store(x + lanes);
+      load_pairs(x, lanes, even, odd);
+    }
+  }
+  /// Lanes 1, 0, 3, 2, ..
+  [[gnu::always_inline]] friend Floats swap_neighbours(Floats x) {
+    if constexpr (is_wide) {
+      x.r_[0] = Wide::swap_neighbours(x.r_[0]);
+      return x;
+    } else {
+      alignas(64) float in[lanes], out[lanes];
+      x.store(in);
+      for (index_t i = 0; i < lanes; ++i) out[i] = in[i ^ 1];
+      return load(out);
+    }
+  }
+  /// 1 / x within 12 %, for normal positive x below 2^126.
+  [[gnu::always_inline]] friend Floats reciprocal_guess(Floats x) {
+    each_register([&](auto i)
+                      __attribute__((always_inline)) { x.r_[i] = R::reciprocal_guess(x.r_[i]); });
+    return x;
+  }
+  /// a in the lanes below `count`, b in the others.
+  [[gnu::always_inline]] static Floats select_first(index_t count, Floats a, Floats b) {
+    if constexpr (is_wide) {
+      a.r_[0] = Wide::select_first(count < 0 ? 0 : count < lanes ? count : lanes, a.r_[0], b.r_[0]);
+      return a;
+    } else {
+      alignas(64) float x[lanes], y[lanes];
+      a.store(x);
+      b.store(y);
+      for (index_t i = 0; i < lanes; ++i) x[i] = i < count ? x[i] : y[i];
+      return load(x);
+    }
+  }
+  /// Whether some lane of a is not less than or equal to that of b: greater, or either is NaN.
+  [[gnu::always_inline]] friend bool any_greater(Floats a, Floats b) {
+    if constexpr (is_wide) {
+      return Wide::any_greater(a.r_[0], b.r_[0]);
+    } else {
+      alignas(64) float x[lanes], y[lanes];
+      a.store(x);
+      b.store(y);
+      bool any = false;
+      for (index_t i = 0; i < lanes; ++i) any = any || !(x[i] <= y[i]);
+      return any;
+    }
+  }
+  /// Sum of the lanes by the fixed tree of the canonical arithmetic: halves are added, 16 -> 8 -> 4
+  /// -> 2 -> 1.
+  [[gnu::always_inline]] friend float tree_sum(Floats x) {
+    if constexpr (is_wide) {
+      return Wide::tree_sum(x.r_[0]);
+    } else {
+      alignas(64) float v[lanes];
+      x.store(v);
+      for (int half = lanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) v[i] += v[i + half];
+      }
+      return v[0];
+    }
+  }
+  /// Largest lane (any order gives the same value when no lane is NaN).
+  [[gnu::always_inline]] friend float max_lane(Floats x) {
+    if constexpr (is_wide) {
+      return Wide::max_lane(x.r_[0]);
+    } else {
+      alignas(64) float v[lanes];
+      x.store(v);
+      float m = v[0];
+      for (const float y : v) m = y > m ? y : m;
+      return m;
+    }
   }
   /// Reads interleaved pairs (u0, v0, u1, v1, ...): `count` of them exist at p, at most 16 are
   /// read, the rest become zeros.
@@ -235,12 +394,25 @@ class Floats {
     }
   }
 
+  /// The register itself, where there is one of 16 floats.
+  [[gnu::always_inline]] auto raw() const requires(is_wide) {
+    return static_cast<typename R::Raw>(r_[0]);
+  }
+  template <class Raw>
+  [[gnu::always_inline]] static Floats from_raw(Raw raw) requires(is_wide) {
+    Floats x;
+    x.r_[0] = raw;
+    return x;
+  }
+
  private:
   /// f(0), f(1), ..; a loop where there are many registers, since unrolling would cost much to
   /// compile and the compiler may vectorise the loop.
   template <class F>
   [[gnu::always_inline]] static void each_register(F&& f) {
-    if constexpr (registers <= 4) {
+    if constexpr (registers == 1) {
+      f(std::integral_constant<std::size_t, 0>{});
+    } else if constexpr (registers <= 4) {
       unroll<registers>(f);
     } else {
       for (std::size_t i = 0; i < registers; ++i) f(i);
@@ -248,33 +420,15 @@ class Floats {
   }
   template <class F>
   [[gnu::always_inline]] static Floats map(F f, Floats a, const Floats& b) {
+    if constexpr (registers == 1) {
+      a.r_[0] = f(a.r_[0], b.r_[0]);
+      return a;
+    }
     each_register([&](auto i) __attribute__((always_inline)) { a.r_[i] = f(a.r_[i], b.r_[i]); });
     return a;
   }
-  std::array<typename R::Float, registers> r_;
+  typename R::Float r_[registers];
 };
-
-/// Sum of the lanes by the fixed tree of the canonical arithmetic: halves are added, 16 -> 8 -> 4
-/// -> 2 -> 1.
-template <class Arch>
-float tree_sum(Floats<Arch> x) {
-  alignas(64) float v[lanes];
-  x.store(v);
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
-  }
-  return v[0];
-}
-
-/// Largest lane (any order gives the same value when no lane is NaN).
-template <class Arch>
-float max_lane(Floats<Arch> x) {
-  alignas(64) float v[lanes];
-  x.store(v);
-  float m = v[0];
-  for (const float y : v) m = y > m ? y : m;
-  return m;
-}
 
 }  // namespace simd
 }  // namespace ropewalk::inline ROPEWALK_ABI

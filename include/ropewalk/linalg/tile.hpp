@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The register tile of every matrix product: some rows of A times 16 to 64 columns of a panel.
+
+#include "ropewalk/linalg/packed_matrix.hpp"
+#include "ropewalk/simd/pairs.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// Register tile of an instruction set: rows of A times vectors of 16 columns of B. Tiles are free
+/// under the canonical arithmetic: every element is one fma chain, whatever its tile.
+template <class Arch>
+struct GemmTile {
+  static constexpr std::size_t rows = 4;
+  static constexpr std::size_t vectors = 1;
+};
+#if defined(__AVX2__) && defined(__FMA__)
+template <>
+struct GemmTile<simd::avx2> {  // 12 accumulators of 16 registers
+  static constexpr std::size_t rows = 6;
+  static constexpr std::size_t vectors = 1;
+};
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+template <>
+struct GemmTile<simd::avx512> {  // 24 accumulators of 32 registers
+  static constexpr std::size_t rows = 6;
+  static constexpr std::size_t vectors = 4;
+};
+#endif
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+template <>
+struct GemmTile<simd::avx512bf16> {
+  static constexpr std::size_t rows = 6;
+  static constexpr std::size_t vectors = 4;
+};
+#endif
+
+namespace detail {
+
+/// First column of vector v of a tile.
+constexpr index_t column_of(std::size_t v) { return simd::lanes * static_cast<index_t>(v); }
+
+/// Sums of a tile, in registers.
+template <class Arch, std::size_t Rows, std::size_t Vectors>
+struct Accumulators {
+  simd::Floats<Arch> sum[Rows][Vectors];
+
+  [[gnu::always_inline]] void clear() {
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) sum[r][v] = simd::Floats<Arch>(0.0f);
+    }
+  }
+  [[gnu::always_inline]] void load(const float* c, index_t ldc) {
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const float* row = c + static_cast<index_t>(r) * ldc;
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        sum[r][v] = simd::Floats<Arch>::load(row + column_of(v));
+      }
+    }
+  }
+  [[gnu::always_inline]] void store(float* c, index_t ldc) const {
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      float* row = c + static_cast<index_t>(r) * ldc;
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) sum[r][v].store(row + column_of(v));
+    }
+  }
+};
+
+/// What one step along the depth takes from A: an element, or a pair of bf16.
+template <class Arch, class T>
+using TileOperand = std::conditional_t<depth_group<T> == 2, simd::Pairs<Arch>, simd::Floats<Arch>>;
+
+template <class Arch>
+[[gnu::always_inline]] inline simd::Floats<Arch> broadcast(const float* p) {
+  return simd::Floats<Arch>(*p);
+}
+template <class Arch>
+[[gnu::always_inline]] inline simd::Pairs<Arch> broadcast(const bf16* p) {
+  return simd::Pairs<Arch>::broadcast(p);
+}
+
+/// One step along the depth: an element of each row of A times a row of the panel, or a pair.
+/// row: from one row of A to the next.
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+[[gnu::always_inline]] inline void multiply_step(const T* a, index_t row, const T* b,
+                                                 Accumulators<Arch, Rows, Vectors>& acc) {
+  TileOperand<Arch, T> column[Vectors];
+  ROPEWALK_UNROLL
+  for (std::size_t v = 0; v < Vectors; ++v) {
+    column[v] = TileOperand<Arch, T>::load(b + column_of(v) * depth_group<T>);
+  }
+  ROPEWALK_UNROLL
+  for (std::size_t r = 0; r < Rows; ++r) {
+    const auto x = broadcast<Arch>(a + static_cast<index_t>(r) * row);
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) acc.sum[r][v] = fma(x, column[v], acc.sum[r][v]);
+  }
+}
+
+/// Steps that are unrolled, where there are vectors; in each such run one line of `ahead` is
+/// fetched.
+template <class Arch>
+inline constexpr index_t unrolled_steps = GemmTile<Arch>::rows > 4 ? 4 : 1;
+
+/// How the elements of A lie in memory: element (r, k) at r * row + k / depth_group * step.
+struct TileStrides {
+  index_t row;
+  index_t step;
+};
+
+/// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc.
+/// `ahead`: memory that will be read soon, depth / unrolled_steps lines of it are fetched; or null.
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+[[gnu::always_inline]] inline void multiply_tile(const T* a, TileStrides strides, const T* b,
+                                                 index_t ldb, index_t depth, const T* ahead,
+                                                 Accumulators<Arch, Rows, Vectors>& acc) {
+  constexpr index_t group = depth_group<T>;
+  constexpr index_t line = storage_alignment / sizeof(T);
+  const index_t row = ldb * group, steps = depth / group;
+  constexpr index_t unrolled = unrolled_steps<Arch>;
+  index_t k = 0;
+  for (; k + unrolled <= steps; k += unrolled) {
+    if (ahead != nullptr) __builtin_prefetch(ahead + k / unrolled * line, 0, 2);
+    simd::unroll<unrolled>([&](auto u) __attribute__((always_inline)) {
+      const index_t at = k + static_cast<index_t>(u());
+      multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
+    });
+  }
+  for (; k < steps; ++k) {
+    multiply_step<Arch, T>(a + k * strides.step, strides.row, b + k * row, acc);
+  }
+}
+/// As above for A with its depth contiguous, row stride lda.
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+[[gnu::always_inline]] inline void multiply_tile(const T* a, index_t lda, const T* b, index_t ldb,
+                                                 index_t depth, const T* ahead,
+                                                 Accumulators<Arch, Rows, Vectors>& acc) {
+  multiply_tile<Arch, T>(a, TileStrides{lda, depth_group<T>}, b, ldb, depth, ahead, acc);
+}
+
+/// Calls f(integral_constant<rows of a tile>, first row) for tiles that cover [0, rows): full ones
+/// first, then tails of 4, 2 and 1 rows.
+template <class Arch, class F>
+[[gnu::always_inline]] inline void for_each_row_tile(index_t rows, F&& f) {
+  constexpr std::size_t full = GemmTile<Arch>::rows;
+  index_t row = 0;
+  for (; row + static_cast<index_t>(full) <= rows; row += static_cast<index_t>(full)) {
+    f(std::integral_constant<std::size_t, full>{}, row);
+  }
+  if constexpr (full > 4) {
+    if (row + 4 <= rows) f(std::integral_constant<std::size_t, 4>{}, row), row += 4;
+  }
+  if (row + 2 <= rows) f(std::integral_constant<std::size_t, 2>{}, row), row += 2;
+  if (row < rows) f(std::integral_constant<std::size_t, 1>{}, row);
+}
+
+}  // namespace detail
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// bf16 in vectors: rounding floats to it, widening, and the dot product of pairs.
+
+#include <type_traits>
+
+#include "ropewalk/core/dtype.hpp"
+#include "ropewalk/simd/floats.hpp"
+
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
+
+namespace ropewalk::inline ROPEWALK_ABI {
+namespace simd {
+
+/// Whether Arch multiplies bf16 pairs itself. Other sets widen operands to floats, pairs swapped,
+/// and run the float kernels on them: a pair's products are added odd element first, each by an
+/// fma, which is what vdpbf16ps does.
+template <class Arch>
+inline constexpr bool has_pairs = false;
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+template <>
+inline constexpr bool has_pairs<avx512bf16> = true;
+#endif
+
+/// What kernels of Arch multiply where operands are stored as T.
+template <class Arch, class T>
+using Multiplied = std::conditional_t<std::is_same_v<T, bf16> && !has_pairs<Arch>, float, T>;
+
+using ropewalk::flushed_bf16;
+using ropewalk::rounded_to;
+
+/// Writes 16 floats as T.
+template <class Arch>
+[[gnu::always_inline]] inline void store_rounded(float* out, Floats<Arch> x) {
+  x.store(out);
+}
+template <class Arch>
+[[gnu::always_inline]] inline void store_rounded(bf16* out, Floats<Arch> x) {
+  if constexpr (has_pairs<Arch>) {
+#if defined(__AVX512BF16__)
+    const __m256bh half = _mm512_cvtneps_pbh(x.raw());
+    __builtin_memcpy(static_cast<void*>(out), &half, sizeof half);
+#endif
+  } else {
+    const Floats<Arch> rounded = rounded_to_bf16(x);
+    if constexpr (detail::Register<Arch>::width == lanes) {
+#if defined(__AVX512F__)
+      const __m512i bits = _mm512_srli_epi32(_mm512_castps_si512(rounded.raw()), 16);
+      const __m256i half = _mm512_cvtepi32_epi16(bits);
+      __builtin_memcpy(static_cast<void*>(out), &half, sizeof half);
+#endif
+    } else {
+      alignas(64) float values[lanes];
+      rounded.store(values);
+      for (index_t i = 0; i < lanes; ++i) {
+        out[i] = {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(values[i]) >> 16)};
+      }
+    }
+  }
+}
+
+/// out[i] = bf16 of in[i] for the 32 floats (a, b), in order.
+template <class Arch>
+[[gnu::always_inline]] inline void store_bf16(bf16* out, Floats<Arch> a, Floats<Arch> b) {
+  if constexpr (has_pairs<Arch>) {
+#if defined(__AVX512BF16__)
+    const __m512bh pairs = _mm512_cvtne2ps_pbh(b.raw(), a.raw());
+    __builtin_memcpy(static_cast<void*>(out), &pairs, sizeof pairs);
+#endif
+  } else {
+    store_rounded<Arch>(out, a);
+    store_rounded<Arch>(out + lanes, b);
+  }
+}
+
+/// Writes the first `count` of 16 floats as T.
+template <class Arch>
+[[gnu::always_inline]] inline void store_rounded_part(float* out, Floats<Arch> x, index_t count) {
+  x.store_part(out, count);
+}
+template <class Arch>
+[[gnu::always_inline]] inline void store_rounded_part(bf16* out, Floats<Arch> x, index_t count) {
+  if (count >= lanes) return store_rounded<Arch>(out, x);
+  bf16 all[lanes];
+  store_rounded<Arch>(all, x);
+  for (index_t i = 0; i < count; ++i) out[i] = all[i];
+}
+
+/// out[2 i], out[2 i + 1] = bf16 of even[i], odd[i]: 16 pairs.
+template <class Arch>
+[[gnu::always_inline]] inline void store_woven(bf16* out, Floats<Arch> even, Floats<Arch> odd) {
+  alignas(64) bf16 first[lanes], second[lanes];
+  store_rounded<Arch>(first, even);
+  store_rounded<Arch>(second, odd);
+  for (index_t i = 0; i < lanes; ++i) {
+    out[2 * i] = first[i];
+    out[2 * i + 1] = second[i];
+  }
+}
+
+/// Converts `count` floats.
+template <class Arch>
+void round_to_bf16(const float* in, index_t count, bf16* out) noexcept {
+  using V = Floats<Arch>;
+  index_t i = 0;
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    store_bf16<Arch>(out + i, V::load(in + i), V::load(in + i + lanes));
+  }
+  for (; i < count; ++i) out[i] = flushed_bf16(in[i]);
+}
+
+namespace detail {
+
+/// One register of floats from as many neighbouring bf16 numbers, those of each pair swapped.
+template <class Arch>
+[[gnu::always_inline]] inline auto widen_swapped(const bf16* p) {
+  constexpr std::size_t width = Register<Arch>::width;
+  if constexpr (width == 16) {
+#if defined(__AVX512F__)
+    __m256i packed;
+    __builtin_memcpy(&packed, p, sizeof packed);
+    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16);
+    return typename Register<Arch>::Float(_mm512_permute_ps(_mm512_castsi512_ps(wide), 0xb1));
+#endif
+  } else if constexpr (width == 8) {
+#if defined(__AVX2__)
+    __m128i packed;
+    __builtin_memcpy(&packed, p, sizeof packed);
+    const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16);
+    return typename Register<Arch>::Float(_mm256_permute_ps(_mm256_castsi256_ps(wide), 0xb1));
+#endif
+  }
+}
+
+/// Odd and even elements of a register's pairs, as floats.
+template <class Arch>
+[[gnu::always_inline]] inline void split_pairs(const bf16* p, float* odd, float* even) {
+  constexpr std::size_t width = Register<Arch>::width;
+  if constexpr (width == 16) {
+#if defined(__AVX512F__)
+    const __m512i pairs = _mm512_loadu_si512(p);
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    _mm512_storeu_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)));
+    _mm512_storeu_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
+#endif
+  } else if constexpr (width == 8) {
+#if defined(__AVX2__)
+    __m256i pairs;
+    __builtin_memcpy(&pairs, p, sizeof pairs);
+    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    _mm256_storeu_ps(odd, _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)));
+    _mm256_storeu_ps(even, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
+#endif
+  }
+}
+
+}  // namespace detail
+
+/// Widens `count` bf16 numbers, neighbours swapped: out[2 i] = in[2 i + 1], out[2 i + 1] = in[2 i].
+/// count even.
+template <class Arch>
+void widen_swapped(const bf16* in, index_t count, float* out) noexcept {
+  constexpr auto width = static_cast<index_t>(detail::Register<Arch>::width);
+  index_t i = 0;
+  if constexpr (width == 8 || width == 16) {
+    for (; i + width <= count; i += width) {
+      detail::Register<Arch>::store(out + i, detail::widen_swapped<Arch>(in + i));
+    }
+  }
+  for (; i < count; i += 2) {
+    out[i] = to_float(in[i + 1]);
+    out[i + 1] = to_float(in[i]);
+  }
+}
+
+/// Widens rows of a panel of pairs into rows of floats, odd elements first: (units, width) pairs to
+/// (2 units, width) floats. width a multiple of 16.
+template <class Arch>
+void widen_panel(const bf16* in, index_t units, index_t width, float* out) noexcept {
+  constexpr auto step = static_cast<index_t>(detail::Register<Arch>::width);
+  for (index_t u = 0; u < units; ++u, in += 2 * width, out += 2 * width) {
+    for (index_t c = 0; c < width; c += step) {
+      if constexpr (step == 8 || step == 16) {
+        detail::split_pairs<Arch>(in + 2 * c, out + c, out + width + c);
+      } else {
+        out[c] = to_float(in[2 * c + 1]);
+        out[width + c] = to_float(in[2 * c]);
+      }
+    }
+  }
+}
+
+/// While it lives and `active`, this thread's subnormal results and operands are zero, as they
+/// always are for the bf16 dot product (x86; elsewhere nothing).
+class FlushSubnormals {
+ public:
+#if defined(__SSE__)
+  explicit FlushSubnormals(bool active) : active_(active) {
+    if (!active_) return;
+    before_ = _mm_getcsr();
+    _mm_setcsr(before_ | 0x8040u);
+  }
+  ~FlushSubnormals() {
+    if (active_) _mm_setcsr(before_);
+  }
+#else
+  explicit FlushSubnormals(bool) {}
+  ~FlushSubnormals() {}
+#endif
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+#if defined(__SSE__)
+  bool active_;
+  unsigned before_ = 0;
+#endif
+};
+
+/// 16 pairs of bf16, where Arch has them.
+template <class Arch>
+class Pairs {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+ public:
+  Pairs() = default;
+  /// The 32 numbers from p.
+  [[gnu::always_inline]] static Pairs load(const bf16* p) {
+    Pairs x;
+    __builtin_memcpy(&x.r_, p, sizeof x.r_);
+    return x;
+  }
+  /// The pair at p in every lane.
+  [[gnu::always_inline]] static Pairs broadcast(const bf16* p) {
+    int pair;
+    __builtin_memcpy(&pair, p, sizeof pair);
+    Pairs x;
+    const __m512i all = _mm512_set1_epi32(pair);
+    __builtin_memcpy(&x.r_, &all, sizeof x.r_);
+    return x;
+  }
+  /// c + a.odd b.odd + a.even b.even, odd first, each an fma that flushes subnormals.
+  [[gnu::always_inline]] friend Floats<Arch> fma(Pairs a, Pairs b, Floats<Arch> c) {
+    return Floats<Arch>::from_raw(_mm512_dpbf16_ps(c.raw(), a.r_, b.r_));
+  }
+
+ private:
+  __m512bh r_;
+#endif
+};
+
+/// Sum of 32 numbers that were rounded to bf16, added to 16 lanes: lane i takes number 2 i + 1,
+/// then 2 i, as the dot product of pairs with ones.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> add_pairs(Floats<Arch> a, Floats<Arch> b,
+                                                     Floats<Arch> sum) {
+  Floats<Arch> even, odd;
+  Floats<Arch>::deinterleave(a, b, even, odd);
+  return (sum + odd) + even;
+}
+
+}  // namespace simd
+}  // namespace ropewalk::inline ROPEWALK_ABI

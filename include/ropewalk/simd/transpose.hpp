@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Transposes of 16 x 16 blocks of 32-bit elements.
+
+#include <cstring>
+
+#include "ropewalk/core/dtype.hpp"
+#include "ropewalk/simd/floats.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+namespace simd {
+
+/// out[j * ldo + i] = in[i * ldi + j] for i, j in [0, 16); elements of four bytes, strides in
+/// elements.
+template <class Arch, class Element>
+void transpose_16x16(const Element* in, index_t ldi, Element* out, index_t ldo) noexcept {
+  static_assert(sizeof(Element) == 4);
+#if defined(__AVX512F__)
+  if constexpr (detail::Register<Arch>::width == 16) {
+    __m512i r[16], t[16];
+    unroll<16>([&](auto i) __attribute__((always_inline)) {
+      r[i] = _mm512_loadu_si512(in + static_cast<index_t>(i()) * ldi);
+    });
+    unroll<8>([&](auto i) __attribute__((always_inline)) {
+      t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+      t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    });
+    unroll<4>([&](auto i) __attribute__((always_inline)) {
+      r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+      r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+      r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+      r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    });
+    unroll<4>([&](auto i) __attribute__((always_inline)) {
+      t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+      t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+      t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+      t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    });
+    unroll<4>([&](auto i) __attribute__((always_inline)) {
+      const auto row = [&](index_t j) { return out + j * ldo; };
+      const auto k = static_cast<index_t>(i());
+      _mm512_storeu_si512(row(k), _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+      _mm512_storeu_si512(row(k + 8), _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+      _mm512_storeu_si512(row(k + 4), _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
+      _mm512_storeu_si512(row(k + 12), _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
+    });
+    return;
+  }
+#endif
+  for (index_t j = 0; j < lanes; ++j) {
+    for (index_t i = 0; i < lanes; ++i) out[j * ldo + i] = in[i * ldi + j];
+  }
+}
+
+/// As above for blocks of 16 x 16 pairs of bf16; strides in single elements.
+template <class Arch>
+void transpose_16x16_pairs(const bf16* in, index_t ldi, bf16* out, index_t ldo) noexcept {
+  struct Pair {
+    bf16 first, second;
+  };
+  alignas(64) Pair from[lanes * lanes], to[lanes * lanes];
+  for (index_t i = 0; i < lanes; ++i) {
+    std::memcpy(static_cast<void*>(from + i * lanes), in + i * ldi, lanes * sizeof(Pair));
+  }
+  transpose_16x16<Arch>(from, lanes, to, lanes);
+  for (index_t i = 0; i < lanes; ++i) {
+    std::memcpy(static_cast<void*>(out + i * ldo), to + i * lanes, lanes * sizeof(Pair));
+  }
+}
+
+}  // namespace simd
+}  // namespace ropewalk::inline ROPEWALK_ABI
