@@ -4,7 +4,8 @@
 #include <cstdio>
 
 #include <ropewalk/core/thread_pool.hpp>
-#include <ropewalk/eval/perplexity.hpp>
+#include <ropewalk/eval/evaluate.hpp>
+#include <ropewalk/eval/protocol_presets.hpp>
 #include <ropewalk/rope/rope_spec.hpp>
 
 #include "copy_head.hpp"
@@ -14,8 +15,11 @@ namespace rw = ropewalk;
 int main() {
   const auto model = copy_head::make_model();
   const auto ids = copy_head::make_text(8 * 1025, 1);
-  const rw::TokenWindows windows{.ids = ids, .window_tokens = 1025};
-  const std::vector<rw::index_t> lengths = {64, 128, 256, 512, 1024};
+  // Windows of 1025 ids, of which the first 64, 128, ... predictions are averaged.
+  std::vector<rw::Protocol> lengths;
+  for (const rw::index_t length : {64, 128, 256, 512, 1024}) {
+    lengths.push_back(rw::protocols::prefix(length, 1025));
+  }
 
   const auto kernels = rw::make_kernel_table<rw::simd::native>();
   rw::ThreadPool pool(2);  // any number: the results have the same bits
@@ -24,22 +28,16 @@ int main() {
       .model = &model, .kernels = &kernels, .executor = pool.executor(), .workspace = &workspace};
 
   std::printf("perplexity of a copying head, trained at 128 tokens\n%-26s", "");
-  for (const rw::index_t length : lengths) std::printf(" %7td", length);
+  for (const rw::Protocol& p : lengths) std::printf(" %7td", p.window);
   const rw::ModelRope trained{.rope_theta = 10000, .max_position_embeddings = 128};
   for (const char* spec : {"default", "linear:factor=4", "ntk:factor=4", "theta=50000",
                            "yarn:factor=4,beta_fast=2", "dynamic:factor=2"}) {
     std::printf("\n%-26s", spec);
     const rw::AnyFrequency rope = rw::parse_rope(spec, trained);
     // Causal attention: one pass at 1024 holds the losses of all shorter lengths, bit for bit.
-    // Where frequencies depend on the length (dynamic), each length is a group and a pass.
-    for (const rw::LengthGroup& group : rw::group_lengths(rope, lengths)) {
-      const auto plan = rw::make_frequency_plan(
-          rope, {.rotary_dim = model.config.head_dim, .seq_len = group.seq_len});
-      const auto losses = rw::score_windows(run, plan, windows, {0, windows.count()}, group.seq_len,
-                                            [](rw::index_t) {});
-      for (const rw::index_t length : group.lengths) {
-        std::printf(" %7.3f", rw::summarize(losses, length).ppl);
-      }
+    // Where frequencies depend on the length (dynamic), a length has passes of its own.
+    for (const rw::ProtocolSummary& row : rw::evaluate<float>(run, rope, {.ids = ids}, lengths)) {
+      std::printf(" %7.3f", row.ppl);
     }
   }
   std::printf("\n");

@@ -6,7 +6,8 @@
 #include <numbers>
 
 #include <ropewalk/attention/attention.hpp>
-#include <ropewalk/eval/perplexity.hpp>
+#include <ropewalk/eval/evaluate.hpp>
+#include <ropewalk/eval/protocol_presets.hpp>
 #include <ropewalk/rope/policy_support.hpp>
 
 #include "copy_head.hpp"
@@ -65,14 +66,14 @@ int main() {
   // Perplexity: the same loop for the new method and for the model's own frequencies.
   const auto model = copy_head::make_model();
   const auto ids = copy_head::make_text(8 * 1025, 1);
-  const rw::TokenWindows windows{.ids = ids, .window_tokens = 1025};
+  const rw::Protocol lengths[] = {rw::protocols::prefix(128, 1025), rw::protocols::prefix(1024)};
   const auto kernels = rw::make_kernel_table<rw::simd::native>();
   rw::Workspace workspace;
   const rw::Runner<float> run{.model = &model, .kernels = &kernels, .workspace = &workspace};
-  const auto own = rw::make_frequency_plan(copy_head::rope, {.rotary_dim = 16});
-  for (const rw::FrequencyPlan* tried : {&own, &plan}) {
-    const auto losses = rw::score_windows(run, *tried, windows, {0, 8}, 1024, [](rw::index_t) {});
-    std::printf("%-10s %8.3f%8.3f\n", tried == &own ? "default" : "two_speeds",
-                rw::summarize(losses, 128).ppl, rw::summarize(losses, 1024).ppl);
-  }
+  const auto print_row = [&](const char* name, const auto& policy) {
+    const auto losses = rw::evaluate<float>(run, policy, {.ids = ids}, lengths);
+    std::printf("%-10s %8.3f%8.3f\n", name, losses[0].ppl, losses[1].ppl);
+  };
+  print_row("default", copy_head::rope);
+  print_row("two_speeds", method);
 }

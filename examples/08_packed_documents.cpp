@@ -3,6 +3,7 @@
 // document is scored alone. Without a document mask the losses are others: documents leak.
 #include <cstdio>
 
+#include <ropewalk/eval/compensated_sum.hpp>
 #include <ropewalk/eval/perplexity.hpp>
 
 #include "copy_head.hpp"

@@ -124,19 +124,6 @@ LlamaConfig parse_shape(std::string_view text) {
   return config;
 }
 
-/// GFLOP/s of multiply-adds with the instructions and on the threads that the passes use.
-double fma_limit(const KernelTable<float>& kernels, const Executor& executor) {
-  constexpr auto wall = measure::TimeBase::wall;
-  const std::string_view isa = kernels.isa;
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-  if (isa == simd::avx512::name) return measure::fma_gflops<simd::avx512>(executor, wall);
-#endif
-#if defined(__AVX2__) && defined(__FMA__)
-  if (isa == simd::avx2::name) return measure::fma_gflops<simd::avx2>(executor, wall);
-#endif
-  return measure::fma_gflops<simd::portable>(executor, wall);
-}
-
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t half = values.size() / 2;
@@ -144,17 +131,18 @@ double median(std::vector<double> values) {
 }
 
 /// All that one window needs, and how long it took.
+template <class T>
 class Window {
  public:
   Window(const LlamaConfig& config, index_t length, std::uint64_t seed, const Executor& executor)
-      : model_(make_llama(config, measure::random_weights(config, seed, executor))),
+      : model_(make_llama(config, measure::random_weights<T>(config, seed, executor))),
         tokens_(measure::random_ids(length, config.vocab_size, seed)),
         targets_(tokens_.begin() + 1, tokens_.end()),
         results_(tokens_.size()) {
     targets_.push_back(tokens_.front());
   }
   /// Seconds of one scoring pass, plans included. \throws Error(numeric)
-  double run(const KernelTable<float>& kernels, const Executor& executor) {
+  double run(const KernelTable<T>& kernels, const Executor& executor) {
     const double start = measure::seconds_now(measure::TimeBase::wall);
     const auto n = static_cast<index_t>(tokens_.size());
     const FrequencyPlan plan =
@@ -180,17 +168,18 @@ class Window {
   }
 
  private:
-  Llama<float> model_;
+  Llama<T> model_;
   std::vector<TokenId> tokens_, targets_;
   std::vector<HeadResult> results_;
   Workspace workspace_;
 };
 
 /// What a model and one pass take. \throws Error(resource) when this machine has less
+template <class T>
 std::int64_t added_bytes(const LlamaConfig& config, index_t tokens, index_t workers) {
   std::int64_t bytes = 0;
   try {
-    bytes = forward_memory(config, tokens, workers, false).total();
+    bytes = forward_memory<T>(config, tokens, workers, false).total();
   } catch (const Error&) {
     refuse_shape(shape_text(config), "a model of less than 2^63 bytes");
   }
@@ -204,6 +193,39 @@ std::int64_t added_bytes(const LlamaConfig& config, index_t tokens, index_t work
           .fix = "Give a smaller --shape or --length"});
   }
   return bytes;
+}
+
+/// What was measured.
+struct Samples {
+  std::vector<double> seconds = {};  ///< of each pass
+  double limit = 0;                  ///< GFLOP/s, the best of the probes before and after passes
+  std::size_t probes = 0;
+  std::int64_t predicted_bytes = 0;
+};
+
+/// Times `repetitions` passes after one that warms up, with probes of the multiply-adds that
+/// products of T are made of, on the threads that the passes use.
+template <class T>
+Samples measure_passes(const LlamaConfig& config, index_t tokens, std::uint64_t seed,
+                       const IsaTables& isa, const Executor& executor, std::int64_t repetitions) {
+  const KernelTable<T>& kernels = isa.kernels<T>();
+  Samples out;
+  const auto probe = [&] {
+    ++out.probes;
+    out.limit =
+        std::max(out.limit, measure::fma_gflops(isa.limit<T>(), executor, measure::TimeBase::wall));
+  };
+  probe();
+  const std::int64_t added = added_bytes<T>(config, tokens, executor.workers());
+  out.predicted_bytes = checked_add(process_memory().resident, added, "predicted_bytes");
+  Window<T> window(config, tokens, seed, executor);
+  window.run(kernels, executor);
+  for (std::int64_t r = 0; r < repetitions; ++r) {
+    check_stop();
+    out.seconds.push_back(window.run(kernels, executor));
+    probe();
+  }
+  return out;
 }
 
 }  // namespace
@@ -225,19 +247,14 @@ int run_bench(Arguments arguments) {
   options.size("--repetitions", 1, repetitions, "Timed passes after one that warms up [5]");
   options.size("--threads", 1, threads, "Threads [all]");
   options.choice("--dtype", {"f32", "bf16"}, dtype, "Arithmetic of the model");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512"}, isa, "Instruction set");
+  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16"}, isa,
+                 "Instruction set");
   options.natural("--seed", seed, "Seed of weights and tokens [0]");
   options.choice("--format", {"table", "csv", "jsonl"}, format, "Form of the output");
   options.flag("--quiet", quiet, "No remarks on stderr");
   if (!options.parse(arguments)) return 0;
   if (shape.empty()) fail_usage("--shape", "nothing", "a shape, such as micro");
   const LlamaConfig config = parse_shape(shape);
-  if (dtype != "f32") {
-    fail({.kind = ErrorClass::unsupported,
-          .field = "--dtype",
-          .found = dtype,
-          .expected = "f32, the only one implemented so far"});
-  }
   constexpr std::int64_t most_tokens = std::int64_t{1} << 24;
   if (length && *length > most_tokens) {
     fail_usage("--length", std::to_string(*length), "at most 16M");
@@ -246,7 +263,7 @@ int run_bench(Arguments arguments) {
     fail_usage("--repetitions", std::to_string(*repetitions), "at most 1000");
   }
   if (threads && *threads > 4096) fail_usage("--threads", std::to_string(*threads), "1 to 4096");
-  const KernelTable<float> kernels = choose_kernels(isa);
+  const IsaTables& kernels = choose_kernels(isa);
   const index_t tokens = length.value_or(2048);
   const auto workers = static_cast<index_t>(
       threads.value_or(std::max(1, static_cast<int>(std::thread::hardware_concurrency()))));
@@ -254,28 +271,21 @@ int run_bench(Arguments arguments) {
   install_stop_signals();
   ThreadPool pool(workers);
   const Executor executor = pool.executor();
-  std::vector<double> limits = {fma_limit(kernels, executor)};
-  const std::int64_t added = added_bytes(config, tokens, workers);
-  const std::int64_t predicted = checked_add(process_memory().resident, added, "predicted_bytes");
-  Window window(config, tokens, seed, executor);
-  window.run(kernels, executor);
-  std::vector<double> seconds;
-  for (std::int64_t r = 0; r < repetitions.value_or(5); ++r) {
-    check_stop();
-    seconds.push_back(window.run(kernels, executor));
-    limits.push_back(fma_limit(kernels, executor));
-  }
+  const Samples samples = with_dtype(dtype, [&]<class T>(T) {
+    return measure_passes<T>(config, tokens, seed, kernels, executor, repetitions.value_or(5));
+  });
 
+  const std::vector<double>& seconds = samples.seconds;
   const double n = static_cast<double>(tokens);
   const double flops = forward_flops(config, tokens), time = median(seconds);
   const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
-  const double limit = *std::max_element(limits.begin(), limits.end());
+  const double limit = samples.limit;
   const double gflops = flops / time * 1e-9;
   const std::int64_t peak = process_memory().peak_resident;
   const Row row = {{"shape", shape_text(config)},
                    {"length", std::int64_t{tokens}},
                    {"dtype", dtype},
-                   {"isa", std::string(kernels.isa)},
+                   {"isa", std::string(kernels.isa())},
                    {"threads", std::int64_t{workers}},
                    {"repetitions", static_cast<std::int64_t>(seconds.size())},
                    {"tok_s", n / time},
@@ -286,7 +296,7 @@ int run_bench(Arguments arguments) {
                    {"share_of_limit", gflops / limit},
                    {"flops", flops},
                    {"peak_rss_bytes", peak != 0 ? Value(peak) : Value()},
-                   {"predicted_bytes", predicted}};
+                   {"predicted_bytes", samples.predicted_bytes}};
   switch (parse_format(format)) {
     case Format::jsonl:
       print(to_json(row) + "\n");
@@ -306,8 +316,10 @@ int run_bench(Arguments arguments) {
       break;
   }
   flush_output();
-  remark(quiet, fmt::format("limit: the best of {} probes of {} multiply-adds, {} thread{}",
-                            limits.size(), kernels.isa, workers, workers == 1 ? "" : "s"));
+  const bool pairs = dtype == "bf16" && kernels.fma_b16.spin != kernels.fma.spin;
+  remark(quiet, fmt::format("limit: the best of {} probes of {} {}, {} thread{}", samples.probes,
+                            kernels.isa(), pairs ? "bf16 dot products" : "float multiply-adds",
+                            workers, workers == 1 ? "" : "s"));
   return 0;
 }
 

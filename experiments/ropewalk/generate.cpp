@@ -123,7 +123,7 @@ std::int64_t default_context(const Setting& setting, std::int64_t trained) {
 
 /// Ids that end a text: what the model's folder says; BOS and EOS of llama2.c's tokenizers.
 std::vector<TokenId> eos_ids_of(const LoadedModel& model, const AnyTokenizer& tokenizer) {
-  if (is_directory(model.path)) return read_eos_ids(model.path, model.llama.config.vocab_size);
+  if (is_directory(model.path)) return read_eos_ids(model.path, model.config().vocab_size);
   const bool llama2c = tokenizer.visit([](const auto& t) {
     return std::is_same_v<std::remove_cvref_t<decltype(t)>, Llama2cTokenizer>;
   });
@@ -213,7 +213,7 @@ int run_generate(Arguments arguments) {
   if (o.prompt_file) o.prompt = read_text(FileSource(*o.prompt_file), std::uint64_t{1} << 30);
 
   LoadedModel model(o.model);
-  const LlamaConfig& config = model.llama.config;
+  const LlamaConfig& config = model.config();
   const std::vector<Setting> settings = parse_settings(o.rope, model);
   if (settings.size() != 1) {
     fail_usage("--rope", std::to_string(settings.size()) + " settings", "one");
@@ -279,8 +279,10 @@ int run_generate(Arguments arguments) {
   GenerateResult result;
   try {
     result = with_option_names([&] {
-      return generate(model.llama, LengthFrequencies(settings[0].policy, config.head_dim),
-                      model.kernels, model.threads.executor(), ids, generation, hooks);
+      return model.visit([&](const auto& m) {
+        return generate(m.llama, LengthFrequencies(settings[0].policy, config.head_dim), m.kernels,
+                        model.threads.executor(), ids, generation, hooks);
+      });
     });
   } catch (const Stopped& stopped) {
     exit_code = stopped.exit_code;

@@ -1,47 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels.hpp"
 
+#include <algorithm>
+
+#if __has_include("isa_units.hpp")
+#include "isa_units.hpp"  // written by CMake: the units of kernels compiled apart
+#else
+#include <cstddef>
+namespace ropewalk_build {
+struct IsaUnit {
+  std::string_view isa;
+  const char* (*get)(void* tables, std::size_t size);
+};
+inline std::vector<IsaUnit> isa_units() { return {}; }
+}  // namespace ropewalk_build
+#endif
+
 namespace cli {
 
-std::vector<KernelTable<float>> available_kernels() {
-  std::vector<KernelTable<float>> tables;
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-  tables.push_back(make_kernel_table<simd::avx512>());
+namespace {
+
+/// Whether processor and operating system have what the unit of that name is compiled with.
+bool machine_has(std::string_view isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (isa == "avx2") return avx2;
+  if (isa == "avx512") return avx512;
+  if (isa == "avx512bf16") return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
-#if defined(__AVX2__) && defined(__FMA__)
-  tables.push_back(make_kernel_table<simd::avx2>());
-#endif
-  tables.push_back(make_kernel_table<simd::portable>());
-  return tables;
+  static_cast<void>(isa);
+  return false;
 }
 
-KernelTable<float> choose_kernels(const std::string& isa) {
-  const std::vector<KernelTable<float>> tables = available_kernels();
+}  // namespace
+
+const std::vector<IsaTables>& available_kernels() {
+  static const std::vector<IsaTables> all = [] {
+    std::vector<IsaTables> tables;
+    for (const auto& unit : ropewalk_build::isa_units()) {
+      IsaTables out;
+      if (machine_has(unit.isa) && unit.get(&out, sizeof out) == unit.isa) tables.push_back(out);
+    }
+    // What this file itself is compiled for: on x86-64 without sanitizers portable alone.
+    const auto add = [&](const IsaTables& set) {
+      const auto same = [&](const IsaTables& t) { return std::string_view(t.isa()) == set.isa(); };
+      if (std::none_of(tables.begin(), tables.end(), same)) tables.push_back(set);
+    };
+    add(make_isa_tables<simd::native>());
+#if defined(__AVX512F__) && defined(__AVX2__) && defined(__FMA__)
+    add(make_isa_tables<simd::avx2>());
+#endif
+    add(make_isa_tables<simd::portable>());
+    return tables;
+  }();
+  return all;
+}
+
+const IsaTables& choose_kernels(const std::string& isa) {
   std::string names;
-  for (const KernelTable<float>& table : tables) {
-    if (isa == "auto" || isa == table.isa) return table;
-    names += (names.empty() ? "" : ", ") + std::string(table.isa);
+  for (const IsaTables& set : available_kernels()) {
+    if (isa == "auto" || isa == set.isa()) return set;
+    names += (names.empty() ? "" : ", ") + std::string(set.isa());
   }
   fail({.kind = ErrorClass::unsupported,
         .field = "--isa",
         .found = escaped(isa),
-        .expected = "one that this executable was compiled with: " + names});
+        .expected = "one that this executable has and this machine can run: " + names});
+}
+
+std::string compiled_isas() {
+  std::string text;
+  for (const auto& unit : ropewalk_build::isa_units()) {
+    const std::string name(unit.isa);
+    text += machine_has(unit.isa) ? name + ", " : "(" + name + "), ";
+  }
+  for (const IsaTables& set : available_kernels()) {
+    const std::string name(set.isa());
+    if (text.find(name + ", ") == std::string::npos) text += name + ", ";
+  }
+  return text.substr(0, text.size() - 2);
 }
 
 void check_machine() {
-#if defined(__x86_64__)
-  bool fits = true;
 #if defined(__AVX512F__)
-  fits = fits && __builtin_cpu_supports("avx512f");
-#endif
-#if defined(__AVX2__)
-  fits = fits && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool fits = machine_has("avx512");
+#elif defined(__AVX2__)
+  const bool fits = machine_has("avx2");
+#else
+  const bool fits = true;
 #endif
   if (fits) return;
   fail({.kind = ErrorClass::unsupported,
         .found = "a processor without the instructions this executable was compiled for",
-        .fix = "Build it on this machine, or with another ROPEWALK_ARCH"});
-#endif
+        .fix = "Build it on this machine, or with ROPEWALK_DISPATCH=ON"});
 }
 
 }  // namespace cli

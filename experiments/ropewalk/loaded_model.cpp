@@ -30,6 +30,29 @@ index_t thread_count(const ModelOptions& options) {
   return static_cast<index_t>(*options.threads);
 }
 
+/// Loads the checkpoint into `out`, all but the model itself; what is left of it is returned.
+template <class T>
+ModelAs<T> load_model(const ModelOptions& options, LoadedModel& out) {
+  CheckpointOf<T> checkpoint = load_checkpoint<T>(options.model);
+  for (const std::string& note : checkpoint.notes) {
+    remark(options.quiet, "note: " + options.model + ": " + note);
+  }
+  if (options.pair_layout != "auto") {
+    const PairLayout asked =
+        options.pair_layout == "half_split" ? PairLayout::half_split : PairLayout::interleaved;
+    if (asked != checkpoint.config.pair_layout) {
+      remark(options.quiet, "warning: --pair-layout " + options.pair_layout +
+                                " is not the layout of this checkpoint: results will be wrong");
+    }
+    checkpoint.config.pair_layout = asked;
+  }
+  out.tokenizer_path = options.tokenizer.empty() ? checkpoint.tokenizer_path : options.tokenizer;
+  out.weights_hash = checkpoint.weights_hash;
+  out.rope = checkpoint.rope;
+  return {.llama = make_llama(std::move(checkpoint.config), std::move(checkpoint.weights)),
+          .kernels = choose_kernels(options.isa).kernels<T>()};
+}
+
 AnglePrecision parse_precision(const std::string& name) {
   return name == "hf_float32"     ? AnglePrecision::hf_float32
          : name == "ggml_float32" ? AnglePrecision::ggml_float32
@@ -50,7 +73,7 @@ void add_model_options(Options& options, ModelOptions& out) {
                  "What <|endoftext|> and its like become where the text spells them");
   options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype, "Arithmetic of the model");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512"}, out.isa,
+  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16"}, out.isa,
                  "Instruction set; results do not depend on it");
   options.choice("--angles", {"exact", "hf_float32", "ggml_float32"}, out.angles,
                  "Rotation angles: exact, or with the rounding of transformers or ggml");
@@ -64,36 +87,28 @@ LoadedModel::LoadedModel(const ModelOptions& options) : threads(thread_count(opt
   if (options.model.empty()) {
     fail_usage("--model", "nothing", "a Hugging Face folder or a llama2.c .bin file");
   }
-  if (options.dtype != "f32") {
-    fail({.kind = ErrorClass::unsupported,
-          .field = "--dtype",
-          .found = options.dtype,
-          .expected = "f32, the only one implemented so far"});
-  }
-  kernels = choose_kernels(options.isa);
+  choose_kernels(options.isa);  // refuses before anything is read
   precision = parse_precision(options.angles);
-  Checkpoint checkpoint = load_checkpoint(options.model);
-  for (const std::string& note : checkpoint.notes) {
-    remark(options.quiet, "note: " + options.model + ": " + note);
-  }
-  if (options.pair_layout != "auto") {
-    const PairLayout asked =
-        options.pair_layout == "half_split" ? PairLayout::half_split : PairLayout::interleaved;
-    if (asked != checkpoint.config.pair_layout) {
-      remark(options.quiet, "warning: --pair-layout " + options.pair_layout +
-                                " is not the layout of this checkpoint: results will be wrong");
-    }
-    checkpoint.config.pair_layout = asked;
-  }
   path = options.model;
-  tokenizer_path = options.tokenizer.empty() ? checkpoint.tokenizer_path : options.tokenizer;
+  with_dtype(options.dtype, [&]<class T>(T) { model = load_model<T>(options, *this); });
   tokenizer_options = {.special_tokens = options.special_tokens == "ids" ? SpecialTokens::as_ids
                                                                          : SpecialTokens::as_text,
                        .pattern = options.tokenizer_pattern};
-  weights_hash = checkpoint.weights_hash;
-  rope = checkpoint.rope;
-  rope_defaults = model_rope(rope, checkpoint.config.max_position_embeddings);
-  llama = make_llama(std::move(checkpoint.config), std::move(checkpoint.weights));
+  rope_defaults = model_rope(rope, config().max_position_embeddings);
+}
+
+const LlamaConfig& LoadedModel::config() const {
+  return visit([](const auto& m) -> const LlamaConfig& { return m.llama.config; });
+}
+
+const char* LoadedModel::isa() const {
+  return visit([](const auto& m) { return m.kernels.isa; });
+}
+
+ForwardMemory LoadedModel::memory_of(const BatchShape& batch, index_t workers) const {
+  return visit([&]<class T>(const ModelAs<T>& m) {
+    return forward_memory<T>(m.llama.config, batch, workers, false);
+  });
 }
 
 AnyTokenizer LoadedModel::open_tokenizer() const {
@@ -103,7 +118,7 @@ AnyTokenizer LoadedModel::open_tokenizer() const {
                "Add --tokenizer FILE, or give token ids with --tokens");
   }
   AnyTokenizer tokenizer = ropewalk::open_tokenizer(tokenizer_path, tokenizer_options);
-  check_vocab_size(tokenizer.vocab_size(), tokenizer_path, llama.config.vocab_size, path);
+  check_vocab_size(tokenizer.vocab_size(), tokenizer_path, config().vocab_size, path);
   return tokenizer;
 }
 
@@ -134,7 +149,7 @@ std::vector<Setting> parse_settings(const std::vector<std::string>& specs,
                 .policy = arg == "default" ? model.rope : parse_rope(arg, model.rope_defaults)};
       s.canonical = to_text(s.policy);
       s.depends_on_length = depends_on_length(s.policy);
-      plan_of(s, {.rotary_dim = model.llama.config.head_dim, .seq_len = 1});
+      plan_of(s, {.rotary_dim = model.config().head_dim, .seq_len = 1});
       settings.push_back(std::move(s));
     }
   }

@@ -6,9 +6,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "ropewalk/core/thread_pool.hpp"
+#include "ropewalk/model/cost.hpp"
 #include "ropewalk/model/llama.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
 #include "ropewalk/rope/rotary_rows.hpp"
@@ -35,22 +37,38 @@ struct ModelOptions {
 
 void add_model_options(Options& options, ModelOptions& out);
 
+/// A model whose matrices, keys and values are stored as T, and the kernels that run it.
+template <class T>
+struct ModelAs {
+  Llama<T> llama = {};
+  KernelTable<T> kernels = {};
+};
+
 /// Ready to run; not movable, because executors refer to its threads.
 struct LoadedModel {
   explicit LoadedModel(const ModelOptions& options);
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
 
-  Llama<float> llama = {};
+  std::variant<ModelAs<float>, ModelAs<bf16>> model = {};
   AnyFrequency rope = {};        ///< what the checkpoint was trained with
   ModelRope rope_defaults = {};  ///< what specs may leave out
   std::string path = {};
   std::string tokenizer_path = {};  ///< as given, else what the model's folder brings, else empty
   TokenizerOptions tokenizer_options = {};
   std::uint64_t weights_hash = 0;
-  KernelTable<float> kernels = {};
   AnglePrecision precision = AnglePrecision::exact;
   ThreadPool threads;
+
+  /// Calls call(const ModelAs<T>&) for the model as it was loaded.
+  template <class Call>
+  decltype(auto) visit(Call&& call) const {
+    return std::visit(call, model);
+  }
+  const LlamaConfig& config() const;
+  const char* isa() const;
+  /// forward_memory() without a cache, of the model's dtype.
+  ForwardMemory memory_of(const BatchShape& batch, index_t workers) const;
 
   /// \throws Error(usage) when there is none, Error(mismatch) when it does not fit the model.
   AnyTokenizer open_tokenizer() const;

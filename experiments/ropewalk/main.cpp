@@ -78,7 +78,8 @@ std::string help_text() {
 std::string version_report() {
   return "ropewalk " + version_text() + "\ngit revision: " + ropewalk_build::git_revision +
          "\ncompiler: " + ropewalk_build::compiler + "\nflags: " + ropewalk_build::flags +
-         "\nisa: " + available_kernels().front().isa + "\nnumerics_id: " + numerics_id + "\n";
+         "\nisa: " + available_kernels().front().isa() + ", of " + compiled_isas() +
+         "\nnumerics_id: " + numerics_id + "\n";
 }
 
 /// The command that the first one or two words name, and the number of words.

@@ -1,45 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// What a sweep costs, known before it starts: operations, memory and time.
+/// What every cell of a grid costs, known before it starts: operations, memory and time.
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "ropewalk/model/cost.hpp"
-
-#include "grid.hpp"
+#include "run_plan.hpp"
 
 namespace cli {
 
-/// Memory of a run at its peak, in bytes.
-struct RunMemory {
-  std::int64_t loaded = 0;  ///< by the process before the first pass, weights and ids included
-  ForwardMemory pass = {};  ///< of the longest pass
-  std::int64_t losses = 0;  ///< of a setting, of the first one, and what summaries take
-  std::int64_t before = 0;  ///< the peak while loading
-
-  std::int64_t peak() const {
-    return std::max(before, loaded + std::int64_t{pass.total() - pass.weights} + losses);
-  }
-};
-
-RunMemory run_memory(const Evaluation& evaluation, const std::vector<SettingPasses>& passes,
-                     LoadedModel& model);
-
-/// "weights 1.2 GB, workspace 0.3 GB, ...": the `count` largest terms.
-std::string largest_terms(const RunMemory& memory, std::size_t count);
-
-/// \throws Error(resource) when the peak is more than 0.9 of what the process may have: the largest
-/// terms, the limit, and the setting that would fit.
-void check_run_memory(const RunMemory& memory, const std::vector<SettingPasses>& passes,
-                      LoadedModel& model);
-/// The same for the weights of a model that is not loaded yet, where its shape can be told from a
-/// header.
-void check_weights_memory(const std::string& model_path);
-
-/// Speed of a model, from passes of two lengths.
+/// Speed of a model, from batches of short windows and a long one.
 struct Speed {
   double product_flops = 0;    ///< a second, of matrix products
   double attention_flops = 0;  ///< a second, of attention
@@ -52,7 +24,8 @@ struct Speed {
 };
 
 /// Runs the model on the first tokens of the text for at most about two seconds.
-Speed measure_speed(const Grid& grid, const Evaluation& evaluation, LoadedModel& model);
+Speed measure_speed(const Grid& grid, const Evaluation& evaluation, const RunPlan& plan,
+                    LoadedModel& model);
 
 /// What one cell costs. Passes that several cells share are booked on the longest of them.
 struct CellCost {
@@ -67,8 +40,8 @@ struct CellCost {
 };
 
 std::vector<CellCost> cell_costs(const Grid& grid, const Evaluation& evaluation,
-                                 const std::vector<SettingPasses>& passes, const KnownCells& known,
-                                 const RunMemory& memory, LoadedModel& model, const Speed& speed);
+                                 const RunPlan& plan, const KnownCells& known, LoadedModel& model,
+                                 const Speed& speed);
 
 /// `--dry-run`: prints the costs of all cells and their total. \throws as check_run_memory, after
 /// printing

@@ -5,7 +5,8 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
-#include "grid.hpp"
+#include "grid_options.hpp"
+#include "grid_run.hpp"
 #include "machine.hpp"
 #include "plan.hpp"
 #include "results_text.hpp"
@@ -43,7 +44,7 @@ int run_ppl(Arguments arguments) {
   if (!options.parse(arguments)) return 0;
   check_grid_options(o);
 
-  check_weights_memory(o.model.model);
+  check_weights_memory(o.model);
   LoadedModel model(o.model);
   const Grid grid = make_grid(o, model);
   if (grid.settings.size() != 1) {
@@ -62,13 +63,14 @@ int run_ppl(Arguments arguments) {
     print_plan(grid, evaluation, model, {}, format, quiet);
     return 0;
   }
-  const std::vector<SettingPasses> passes = plan_settings(grid, evaluation, {});
-  const RunMemory memory = run_memory(evaluation, passes, model);
-  check_run_memory(memory, passes, model);
+  const RunPlan plan = plan_run(grid, evaluation, model, {});
+  check_run_memory(plan, model);
   std::vector<CellRow> cells;
   try {
     run_grid({.grid = grid,
               .evaluation = evaluation,
+              .settings = plan.settings,
+              .batches = plan.batches,
               .model = model,
               .origin = origin,
               .command = "ppl",
@@ -107,7 +109,7 @@ int run_ppl(Arguments arguments) {
   if (!grid.nll_files.empty()) remark(quiet, "losses: " + grid.nll_files[0]);
   remark(quiet, fmt::format("peak memory {}, predicted {}",
                             bytes_text(static_cast<double>(process_memory().peak_resident)),
-                            bytes_text(static_cast<double>(memory.peak()))));
+                            bytes_text(static_cast<double>(plan.memory.peak()))));
   remark(quiet, "next: ropewalk sweep compares several settings in one table");
   return 0;
 }

@@ -103,7 +103,7 @@ ScoringData load_data(const DataOptions& options, const LoadedModel& model,
   }
   const BosPolicy bos = parse_bos_policy(options.bos);
   if (!options.tokens.empty()) {
-    std::vector<TokenId> ids = read_token_file(options.tokens, model.llama.config.vocab_size).ids;
+    std::vector<TokenId> ids = read_token_file(options.tokens, model.config().vocab_size).ids;
     if (needs.others) {
       data.whole.ids = ids;
       if (!model.tokenizer_path.empty() && bos != BosPolicy::no) {

@@ -9,7 +9,8 @@
 #include "ropewalk/io/atomic_file.hpp"
 
 #include "commands.hpp"
-#include "grid.hpp"
+#include "grid_options.hpp"
+#include "grid_run.hpp"
 #include "machine.hpp"
 #include "plan.hpp"
 #include "progress.hpp"
@@ -133,7 +134,7 @@ int run_sweep(Arguments arguments) {
     fail_usage("--out", out, "a folder, or a name that is free");
   }
 
-  check_weights_memory(o.model.model);
+  check_weights_memory(o.model);
   LoadedModel model(o.model);
   const Grid grid = make_grid(o, model);
   const ScoringData data = load_data(o.data, model, grid.needs());
@@ -149,9 +150,8 @@ int run_sweep(Arguments arguments) {
     print_plan(grid, evaluation, model, known, parse_format(o.format), quiet);
     return 0;
   }
-  const std::vector<SettingPasses> passes = plan_settings(grid, evaluation, known);
-  const RunMemory memory = run_memory(evaluation, passes, model);
-  check_run_memory(memory, passes, model);
+  const RunPlan plan = plan_run(grid, evaluation, model, known);
+  check_run_memory(plan, model);
   ResultsFolder folder(out, configuration, environment_of(origin, arguments, model));
   remark_resumed(folder, grid.cells(), quiet);
 
@@ -159,6 +159,8 @@ int run_sweep(Arguments arguments) {
   try {
     run_grid({.grid = grid,
               .evaluation = evaluation,
+              .settings = plan.settings,
+              .batches = plan.batches,
               .model = model,
               .origin = origin,
               .folder = &folder,
@@ -187,7 +189,7 @@ int run_sweep(Arguments arguments) {
   }
   remark(quiet, fmt::format("peak memory {}, predicted {}",
                             bytes_text(static_cast<double>(process_memory().peak_resident)),
-                            bytes_text(static_cast<double>(memory.peak()))));
+                            bytes_text(static_cast<double>(plan.memory.peak()))));
   remark(quiet, fmt::format("results: {}/results.jsonl and results.csv (configuration {})", out,
                             config_hash));
   remark(quiet, "next: ropewalk export " + out + " prints all columns, computing nothing");

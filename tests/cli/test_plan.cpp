@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "ropewalk/grid_plan.hpp"
 #include "ropewalk/machine.hpp"
 #include "ropewalk/model/cost.hpp"
 #include "ropewalk/pass_store.hpp"
@@ -53,6 +54,39 @@ std::string checkpoint(std::int32_t dim, std::int32_t hidden, std::int32_t layer
 }
 
 }  // namespace
+
+TEST_CASE("cli/plan: batches follow the order of settings and cross their ends where they may") {
+  const ModelRope trained{1e4, 32};
+  const cli::Grid grid{
+      .settings = {{.arg = "a", .policy = parse_rope("default", trained)},
+                   {.arg = "b", .policy = parse_rope("yarn:factor=4", trained)},
+                   {.arg = "c", .policy = parse_rope("linear:factor=2,logit_scale=2", trained)},
+                   {.arg = "d", .policy = parse_rope("ntk:factor=2", trained)}},
+      .lengths = {64}};
+  // Two groups of requests: three passes of 64 fed tokens, and one of 100.
+  cli::SettingPasses passes;
+  passes.plans.resize(2);
+  for (index_t i = 0; i < 3; ++i) {
+    passes.plans[0].passes.push_back({.seq_len = 64, .begin = 65 * i, .end = 65 * (i + 1)});
+  }
+  passes.plans[1].passes.push_back({.seq_len = 100, .begin = 0, .end = 101});
+  passes.needed = {{true, true, true}, {true}};
+  std::vector<cli::SettingPasses> settings(4, passes);
+  settings[1].needed = {{false, true, false}, {true}};
+  settings[3].needed = {{false, false, true}, {false}};
+  const auto batches = [&](index_t tokens) { return cli::batch_passes(grid, settings, 8, tokens); };
+  const cli::GridBatches large = batches(1 << 20);
+  std::string order;
+  for (const cli::GridPass& p : large.passes) {
+    order += grid.settings[p.setting].arg + std::to_string(p.group) + std::to_string(p.pass) + " ";
+  }
+  CHECK(order == "a00 a01 a02 a10 b01 b10 c00 c01 c02 c10 d02 ");
+  using Ends = std::vector<std::size_t>;
+  CHECK(large.ends == Ends{6, 10, 11});  // c has a logit scale of its own
+  // 100 tokens take two panels of 64: 64 64 | 64 128 | 64 128 | ...
+  CHECK(batches(192).ends == Ends{3, 5, 6, 9, 10, 11});
+  CHECK(batches(1).ends == Ends{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+}
 
 TEST_CASE("cli/plan: losses of passes come back from their file, up to any damage") {
   const TempDir folder;

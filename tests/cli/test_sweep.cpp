@@ -139,6 +139,45 @@ TEST_CASE("cli/sweep: threads, instruction sets and passes change no bit") {
   CHECK(lines_of(alone.out).at(1) == lines_of(both.out).at(2));
 }
 
+TEST_CASE("cli/sweep: settings that share forward passes have the bits of their own runs") {
+  const Inputs in;
+  const std::vector<std::string> specs = {"default",
+                                          "theta=5e5",
+                                          "yarn:factor=4,logn_length=16",
+                                          "dynamic:factor=2",
+                                          "linear:factor=2,logit_scale=1.5",
+                                          "linear:factor=2,partial_rotary_factor=0.5",
+                                          "ntk:factor=8"};
+  const auto rows = [&](const std::vector<std::string>& ropes, const std::string& out) {
+    std::vector<std::string> arguments = {"--rope"};
+    arguments.insert(arguments.end(), ropes.begin(), ropes.end());
+    arguments.insert(arguments.end(),
+                     {"--lengths", "7,20,39", "--protocol", "prefix,hf", "--format", "jsonl",
+                      "--nll-out", out + ".npy", "--out", out});
+    const Outcome run = in.run(arguments);
+    INFO(run.err);
+    REQUIRE(run.exit_code == 0);
+    return rows_of(run.out);
+  };
+  const std::vector<JsonDocument> together = rows(specs, "together");
+  REQUIRE(together.size() == 6 * specs.size());
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    CAPTURE(specs[i]);
+    const std::vector<JsonDocument> alone = rows({specs[i]}, "alone" + std::to_string(i));
+    REQUIRE(alone.size() == 6);
+    for (std::size_t r = 0; r < 6; ++r) {
+      const JsonView a = alone[r].view(), b = together[6 * i + r].view();
+      for (const char* key : {"nll", "nll_sum", "top1", "se", "last_quarter"}) {
+        CHECK(a.at(key).as_number() == b.at(key).as_number());
+      }
+      CHECK(a.at("rope_hash").as_string() == b.at("rope_hash").as_string());
+      CHECK(a.at("protocol").as_string() == b.at("protocol").as_string());
+    }
+    CHECK(file_content(in.folder / ("together-" + std::to_string(i) + ".npy")) ==
+          file_content(in.folder / ("alone" + std::to_string(i) + ".npy")));
+  }
+}
+
 TEST_CASE("cli/sweep: table, csv and jsonl carry the same numbers") {
   const Inputs in;
   const std::vector<std::string> grid = {"--rope", "theta={1e4,5e4}", "--lengths", "8,16"};

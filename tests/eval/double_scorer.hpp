@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// A tiny random Llama in double as a WindowScorer, and as the plain function that the protocols'
+/// A tiny random Llama in double as a PassScorer, and as the plain function that the protocols'
 /// brute forces call.
 
 #include <vector>
 
-#include "ropewalk/eval/passes.hpp"
+#include "ropewalk/eval/score_passes.hpp"
 #include "ropewalk/oracle/llama.hpp"
 #include "ropewalk/rope/any_frequency.hpp"
 
@@ -30,8 +30,17 @@ struct DoubleScorer {
   oracle::DoubleLlama model = oracle::make_llama(tiny_config, float_model.weights);
   index_t calls = 0;
 
-  void operator()(std::int64_t seq_len, std::span<const TokenId> tokens,
-                  std::span<const TokenId> targets, std::span<HeadResult> results) {
+  void operator()(PassBatch& batch) {
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const auto first = static_cast<std::size_t>(batch.cu_seqlens()[i]);
+      const auto count = static_cast<std::size_t>(batch.cu_seqlens()[i + 1]) - first;
+      score(batch.pass(i).seq_len, batch.tokens().subspan(first, count),
+            batch.targets().subspan(first, count), batch.results().subspan(first, count));
+    }
+  }
+
+  void score(std::int64_t seq_len, std::span<const TokenId> tokens,
+             std::span<const TokenId> targets, std::span<HeadResult> results) {
     ++calls;
     const FrequencyPlan plan =
         make_frequency_plan(policy, {.rotary_dim = tiny_config.head_dim, .seq_len = seq_len});
@@ -47,7 +56,7 @@ struct DoubleScorer {
   /// Losses of next[t] after fed[0 .. t] for a model that is fed exactly `fed`.
   std::vector<double> losses(const std::vector<TokenId>& fed, const std::vector<TokenId>& next) {
     std::vector<HeadResult> results(fed.size());
-    (*this)(static_cast<std::int64_t>(fed.size()), fed, next, results);
+    score(static_cast<std::int64_t>(fed.size()), fed, next, results);
     std::vector<double> out;
     for (const HeadResult& r : results) out.push_back(r.nll);
     return out;

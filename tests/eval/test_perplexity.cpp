@@ -8,7 +8,8 @@
 #include <doctest/doctest.h>
 
 #include "ropewalk/core/thread_pool.hpp"
-#include "ropewalk/eval/perplexity.hpp"
+#include "ropewalk/eval/evaluate.hpp"
+#include "ropewalk/eval/protocol_presets.hpp"
 #include "ropewalk/io/json.hpp"
 #include "ropewalk/model/generate.hpp"
 #include "ropewalk/rope/any_frequency.hpp"
@@ -44,8 +45,6 @@ LlamaConfig config() {
           .max_position_embeddings = 64};
 }
 
-const auto ignore_window = [](index_t) {};
-
 template <class T>
 std::vector<T> read_all(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -59,36 +58,20 @@ std::vector<T> read_all(const std::string& path) {
 
 TEST_CASE("eval/perplexity: one pass gives every shorter length, bit for bit") {
   Setup s{random_llama(config(), 2)};
-  const auto ids = random_tokens(3 * 257, 64, 1);
-  const TokenWindows windows{ids, 257};
-  CHECK(windows.count() == 3);
-  const AnyFrequency policy = parse_rope("ntk:factor=4", {1e4, 64});
-  const FrequencyPlan plan = make_frequency_plan(policy, {.rotary_dim = 16});
-  const WindowLosses whole = score_windows(s.runner(), plan, windows, {0, 3}, 256, ignore_window);
-  for (const index_t length : {1, 17, 128, 255}) {
-    const WindowLosses part =
-        score_windows(s.runner(), plan, windows, {0, 3}, length, ignore_window);
-    CHECK(summarize(part, length).nll == summarize(whole, length).nll);
-    CHECK(summarize(part, length).top1 == summarize(whole, length).top1);
+  const auto ids = random_tokens(257, 64, 1);
+  const FrequencyPlan plan =
+      make_frequency_plan(parse_rope("ntk:factor=4", {1e4, 64}), {.rotary_dim = 16});
+  const std::span<const TokenId> tokens(ids), targets = tokens.subspan(1);
+  std::vector<HeadResult> whole(256);
+  score_sequence(s.runner(), plan, tokens.first(256), targets, {}, whole);
+  for (const std::size_t length : {1u, 17u, 128u, 255u}) {
+    std::vector<HeadResult> part(length);
+    score_sequence(s.runner(), plan, tokens.first(length), targets.first(length), {}, part);
+    for (std::size_t t = 0; t < length; ++t) {
+      REQUIRE(part[t].nll == whole[t].nll);
+      REQUIRE(part[t].argmax == whole[t].argmax);
+    }
   }
-  const WindowLosses last = score_windows(s.runner(), plan, windows, {2, 3}, 256, ignore_window);
-  CHECK(std::equal(last.nll.begin(), last.nll.end(), whole.nll.begin() + 512));
-  CHECK_THROWS_AS(score_windows(s.runner(), plan, windows, {0, 3}, 257, ignore_window), Error);
-  CHECK_THROWS_AS(score_windows(s.runner(), plan, windows, {0, 4}, 10, ignore_window), Error);
-}
-
-TEST_CASE("eval/perplexity: lengths are grouped by what the frequencies depend on") {
-  const ModelRope model{1e4, 64};
-  const auto fixed = group_lengths(parse_rope("ntk:factor=2", model), {256, 32, 64, 32});
-  REQUIRE(fixed.size() == 1);
-  CHECK(fixed[0].seq_len == 256);
-  CHECK(fixed[0].lengths == std::vector<index_t>{32, 64, 256});
-  const auto dynamic = group_lengths(parse_rope("dynamic:factor=2", model), {256, 128, 64, 32});
-  REQUIRE(dynamic.size() == 3);
-  CHECK(dynamic[0].lengths == std::vector<index_t>{32, 64});
-  CHECK(dynamic[0].seq_len == 64);
-  CHECK(dynamic[1].lengths == std::vector<index_t>{128});
-  CHECK(dynamic[2].lengths == std::vector<index_t>{256});
 }
 
 TEST_CASE("eval/perplexity: packed documents restart positions and see themselves alone") {
@@ -114,8 +97,13 @@ TEST_CASE("eval/perplexity: BabyLlama's table of 11 methods x 5 lengths, against
   Setup s{make_llama(c, std::move(checkpoint.weights))};
   const TokenFile file =
       read_token_file(*shared_data("babyllama-105/windows_6x1025.u16"), c.vocab_size);
-  const TokenWindows windows{file.ids, 1025};
-  REQUIRE(windows.count() == 6);
+  const EvalText text{.ids = file.ids};
+  REQUIRE(text.num_tokens() == 6 * 1025);
+  constexpr index_t lengths[] = {64, 128, 256, 512, 1024};
+  std::vector<WindowPlan> requests;
+  for (const index_t length : lengths) {
+    requests.push_back(lower(protocols::prefix(length, 1025), text));
+  }
   const auto expected = read_all<double>(*shared_data("babyllama-105/expected_nll.f64"));
   const std::vector<std::string> names = {
       "default",          "linear:factor=2", "linear:factor=4",
@@ -128,23 +116,22 @@ TEST_CASE("eval/perplexity: BabyLlama's table of 11 methods x 5 lengths, against
     INFO(names[v]);
     const AnyFrequency policy = parse_rope(names[v], {1e4, c.max_position_embeddings});
     const std::string key = v == 8 ? "llama3:factor=4,low=1,high=4" : names[v];
-    for (const LengthGroup& group : group_lengths(policy, {64, 128, 256, 512, 1024})) {
-      const FrequencyPlan plan =
-          make_frequency_plan(policy, {.rotary_dim = c.head_dim, .seq_len = group.seq_len});
-      const WindowLosses losses =
-          score_windows(s.runner(), plan, windows, {0, 6}, group.seq_len, ignore_window);
-      for (const index_t length : group.lengths) {
-        const double want =
-            tables.view().at("variants").at(key).at("nll").at(std::to_string(length)).as_number();
-        CHECK(std::fabs(summarize(losses, length).nll - want) < 5e-5);
-      }
-      if (v >= 9) continue;
-      double worst = 0;
-      for (std::size_t i = 0; i < 6 * 1024; ++i) {
-        worst = std::fmax(worst, std::fabs(losses.nll[i] - expected[v * 6 * 1024 + i]));
-      }
-      CHECK(worst < 2e-3);
+    const PassPlan passes = plan_passes(std::span<const WindowPlan>(requests), policy);
+    // Static: a pass a window. Dynamic: the lengths up to the trained 256 share.
+    CHECK(passes.passes.size() == (v >= 9 ? 6 * 3 : 6));
+    const PassLosses losses = score_passes(passes, file.ids, RunnerScorer(s.runner(), policy));
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const double want =
+          tables.view().at("variants").at(key).at("nll").at(std::to_string(lengths[r])).as_number();
+      const ScoredLosses read = read_losses(passes, losses, requests[r], static_cast<index_t>(r));
+      CHECK(std::fabs(summarize(requests[r], text, read).nll - want) < 5e-5);
     }
+    if (v >= 9) continue;
+    double worst = 0;
+    for (std::size_t i = 0; i < 6 * 1024; ++i) {
+      worst = std::fmax(worst, std::fabs(losses.nll[i] - expected[v * 6 * 1024 + i]));
+    }
+    CHECK(worst < 2e-3);
   }
 }
 
@@ -172,11 +159,11 @@ TEST_CASE(
   LlamaConfig other = checkpoint.config;
   other.pair_layout = PairLayout::half_split;
   Setup wrong{make_llama(other, load_test_checkpoint(*path).weights)};
-  const TokenWindows windows{ids, 201};
-  const double good =
-      summarize(score_windows(right.runner(), plan, windows, {0, 1}, 200, ignore_window), 200).nll;
-  const double bad =
-      summarize(score_windows(wrong.runner(), plan, windows, {0, 1}, 200, ignore_window), 200).nll;
+  const auto nll_of = [&](Setup& setup) {
+    const Protocol protocol = protocols::prefix(200);
+    return evaluate(setup.runner(), checkpoint.rope, {.ids = ids}, std::span(&protocol, 1))[0].nll;
+  };
+  const double good = nll_of(right), bad = nll_of(wrong);
   CHECK(good < 0.5);  // greedy text: every token was the most probable one
   CHECK(bad > good + 2);
 }

@@ -7,8 +7,8 @@
 #include <doctest/doctest.h>
 
 #include "ropewalk/core/thread_pool.hpp"
+#include "ropewalk/eval/evaluate.hpp"
 #include "ropewalk/eval/protocol_presets.hpp"
-#include "ropewalk/eval/summary.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
 
 #include "golden/hf_perplexity.hpp"
@@ -41,37 +41,62 @@ constexpr LlamaConfig small_config{.hidden_size = 32,
 
 }  // namespace
 
-TEST_CASE("eval/summary: prefix is the existing curve, bit for bit") {
+TEST_CASE("eval/summary: the prefix curve is the mean of plain passes over each window") {
   Setup s{random_llama(small_config, 2)};
   const auto ids = random_tokens(5 * 65 + 64, 64, 1);  // the rest is no window
-  const TokenWindows windows{ids, 65};
-  const EvalText text{.ids = ids};
   const AnyFrequency policy = parse_rope("ntk:factor=4", {1e4, 64});
-  std::vector<WindowPlan> requests;
+  const FrequencyPlan frequencies = make_frequency_plan(policy, {.rotary_dim = 16});
   const std::array<index_t, 4> lengths = {1, 17, 40, 64};
-  for (const index_t length : lengths) {
-    requests.push_back(lower(protocols::prefix(length, 65), text));
-  }
-  const PassPlan passes = plan_passes(std::span<const WindowPlan>(requests), policy);
-  CHECK(passes.passes.size() == 5);
-  RunnerScorer scorer(s.runner(), policy);
-  const PassLosses losses = score_passes(passes, ids, scorer);
-  const WindowLosses whole =
-      score_windows(s.runner(), make_frequency_plan(policy, {.rotary_dim = 16}), windows,
-                    {0, windows.count()}, 64, [](index_t) {});
+  std::vector<Protocol> curve;
+  for (const index_t length : lengths) curve.push_back(protocols::prefix(length, 65));
+  const auto rows = evaluate(s.runner(), policy, {.ids = ids}, std::span<const Protocol>(curve));
+  REQUIRE(rows.size() == lengths.size());
   for (std::size_t r = 0; r < lengths.size(); ++r) {
     CAPTURE(lengths[r]);
-    const LossSummary old = summarize(whole, lengths[r]);
-    const ProtocolSummary now = summarize(
-        requests[r], text, read_losses(passes, losses, requests[r], static_cast<index_t>(r)));
-    CHECK(now.windows == old.windows);
-    CHECK(now.tokens == old.tokens);
-    CHECK(now.nll_sum == old.nll_sum);
-    CHECK(now.nll == old.nll);
-    CHECK(now.ppl == old.ppl);
-    CHECK(now.top1 == old.top1);
-    CHECK(now.se == old.se);
+    const auto length = static_cast<std::size_t>(lengths[r]);
+    CompensatedSum total;
+    double hits = 0;
+    for (std::size_t w = 0; w < 5; ++w) {
+      const std::span<const TokenId> window = std::span(ids).subspan(65 * w, 65);
+      std::vector<HeadResult> results(length);
+      score_sequence(s.runner(), frequencies, window.first(length), window.subspan(1, length), {},
+                     results);
+      CompensatedSum sum;
+      for (std::size_t t = 0; t < length; ++t) {
+        sum.add(results[t].nll);
+        hits += results[t].argmax == window[t + 1];
+      }
+      total.add(sum.value());
+    }
+    const auto tokens = static_cast<double>(5 * length);
+    CHECK(rows[r].windows == 5);
+    CHECK(rows[r].tokens == 5 * lengths[r]);
+    CHECK(rows[r].nll_sum == total.value());
+    CHECK(rows[r].nll == total.value() / tokens);
+    CHECK(rows[r].ppl == elementary::exp(rows[r].nll));
+    CHECK(rows[r].top1 == hits / tokens);
   }
+}
+
+TEST_CASE("eval/summary: mean, share, standard error and prefixes by hand") {
+  const std::vector<TokenId> ids(8, 3);
+  const EvalText text{.ids = ids};
+  const auto summary = [&](index_t length, const ScoredLosses& losses) {
+    return summarize(lower(protocols::prefix(length, 4), text), text, losses);
+  };
+  const ProtocolSummary two =
+      summary(2, {.offset = {0, 2, 4}, .nll = {1, 2, 3, 4}, .top1 = {1, 0, 0, 0}});
+  CHECK(two.tokens == 4);
+  CHECK(two.nll_sum == 10);
+  CHECK(two.nll == 2.5);
+  CHECK(two.ppl == doctest::Approx(std::exp(2.5)).epsilon(1e-15));
+  CHECK(two.top1 == 0.25);
+  CHECK(two.se == doctest::Approx(1.0));  // window means 1.5 and 3.5: deviation sqrt(2), / sqrt(2)
+  const ProtocolSummary three =
+      summary(3, {.offset = {0, 3, 6}, .nll = {1, 2, 6, 3, 4, 5}, .top1 = {1, 0, 1, 0, 0, 1}});
+  CHECK(three.nll == 3.5);
+  CHECK(three.se == doctest::Approx(0.5));
+  CHECK(three.top1 == 0.5);
 }
 
 TEST_CASE("eval/summary: bins, last quarter, bytes and words by hand") {

@@ -116,6 +116,24 @@ void check_values(const Checkpoint& c) {
   CHECK(elements == 40 + 2 * layer + 8 + (c.config.tie_word_embeddings ? 0 : 40));
 }
 
+/// Every element of every matrix is value_at(name, index) rounded once, vectors are as stored.
+void check_rounded_values(const CheckpointOf<bf16>& c) {
+  for_each_parameter(c.config, c.weights, [&]<class P>(const std::string& name, const P& p) {
+    CAPTURE(name);
+    bool equal = true;
+    if constexpr (std::is_same_v<P, Buffer<float>>) {
+      for (index_t i = 0; i < p.size(); ++i) equal = equal && p[i] == value_at(name, i);
+    } else {
+      for (index_t r = 0; r < p.outputs(); ++r) {
+        for (index_t k = 0; k < p.inputs(); ++k) {
+          equal = equal && p(r, k) == to_bf16(value_at(name, r * p.inputs() + k));
+        }
+      }
+    }
+    CHECK(equal);
+  });
+}
+
 /// Bits of every parameter, padding included.
 bool same_weights(const Checkpoint& a, const Checkpoint& b) {
   std::vector<std::string> bytes[2];
@@ -151,6 +169,18 @@ bool noted(const Checkpoint& c, std::string_view text) {
 const Changes tie{{"tie_word_embeddings", "true"}};
 
 }  // namespace
+
+TEST_CASE("hub/checkpoint: matrices are rounded to bf16 once, from both formats") {
+  for (const bool tied : {false, true}) {
+    const TempDir dir;
+    write_folder(dir, tiny_tensors(tied), tied ? tie : Changes{});
+    const CheckpointOf<bf16> folder = load_checkpoint<bf16>(dir.path());
+    check_rounded_values(folder);
+    CHECK(folder.weights_hash == load_checkpoint(dir.path()).weights_hash);
+    CHECK(folder.dtype == "f32");  // of the file
+    check_rounded_values(load_checkpoint<bf16>(dir.write("m.bin", tiny_llama2c(tied))));
+  }
+}
 
 TEST_CASE("hub/checkpoint: llama2.c tensors land under their names, tied or not") {
   const TempDir dir;
@@ -363,6 +393,17 @@ TEST_CASE("hub/checkpoint: values that are not finite are found by their bits") 
     CHECK(e.found.find(row.says) == 0);
     CHECK(e.file == dir / "model.safetensors");
   }
+  // A finite float beyond the largest bf16 is refused where it would become infinite.
+  const float large = 3.4e38f;
+  const TempDir half;
+  std::string wide = tiny_llama2c(true);
+  wide.replace(28 + 4 * 3, 4, bytes_of(std::span<const float>(&large, 1)));
+  const std::string path = half.write("m.bin", wide);
+  CHECK_NOTHROW(load_checkpoint(path));
+  const ErrorInfo rounds = error_of([&] { load_checkpoint<bf16>(path); });
+  CHECK(rounds.kind == ErrorClass::numeric);
+  CHECK(rounds.where == "element 3");
+  CHECK(rounds.expected.find("bf16") != std::string::npos);
   // The same in llama2.c's format, and the 16-bit patterns.
   std::string file = tiny_llama2c(true);
   file.replace(28 + 4 * 3, 4, bytes_of(std::span<const float>(&nan, 1)));

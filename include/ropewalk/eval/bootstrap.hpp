@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ropewalk/core/rng.hpp"
+#include "ropewalk/eval/compensated_sum.hpp"
 #include "ropewalk/eval/passes.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "ropewalk/eval/perplexity.hpp"
 #include "ropewalk/eval/windows.hpp"
+#include "ropewalk/rope/concepts.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -25,6 +25,9 @@ struct Pass {
   index_t first_scored = 1;
 
   index_t num_tokens() const { return end - begin + (prefix != no_prefix ? 1 : 0); }
+  /// Tokens fed to the model: the last one predicts nothing.
+  index_t num_fed() const { return num_tokens() - 1; }
+  index_t num_scored() const { return num_tokens() - first_scored; }
   friend bool operator==(const Pass&, const Pass&) = default;
 };
 
@@ -33,10 +36,10 @@ struct PassPlan {
   std::vector<Pass> passes = {};
   std::vector<std::vector<index_t>> pass_of = {};  ///< [request][window] -> passes
 
-  /// Tokens fed to the model: a pass feeds all its tokens but the last, which predicts nothing.
+  /// Tokens fed to the model.
   std::int64_t fed_tokens() const {
     std::int64_t sum = 0;
-    for (const Pass& pass : passes) sum += pass.num_tokens() - 1;
+    for (const Pass& pass : passes) sum += pass.num_fed();
     return sum;
   }
 };
@@ -84,93 +87,12 @@ PassPlan plan_passes(std::span<const WindowPlan> requests, const P& policy) {
   return plan;
 }
 
-/// Scores the tokens of one pass. `tokens` predict `targets` (the next tokens, not_scored where
-/// nobody asks); results[t] is for targets[t]; `seq_len` gives the frequencies. RunnerScorer is the
-/// model; tests use an oracle in double.
-template <class S>
-concept WindowScorer = requires(S& score, std::int64_t seq_len, std::span<const TokenId> tokens,
-                                std::span<const TokenId> targets, std::span<HeadResult> results) {
-  score(seq_len, tokens, targets, results);
-};
-
-/// A model under one frequency policy, as a WindowScorer. One plan of frequencies is kept, of the
-/// length key last asked for: passes come ordered by it.
-template <class T, FrequencyPolicy P>
-class RunnerScorer {
- public:
-  RunnerScorer(const Runner<T>& run, P policy) : run_(run), policy_(std::move(policy)) {}
-
-  void operator()(std::int64_t seq_len, std::span<const TokenId> tokens,
-                  std::span<const TokenId> targets, std::span<HeadResult> results) {
-    score_sequence(run_, frequencies(seq_len), tokens, targets, {}, results);
-  }
-  /// What a sequence of that length is rotated with.
-  const FrequencyPlan& frequencies(std::int64_t seq_len) {
-    const std::int64_t key = policy_.length_key(seq_len);
-    if (plan_.inv_freq.empty() || key != key_) {
-      plan_ = make_frequency_plan(policy_,
-                                  {.rotary_dim = run_.model->config.head_dim, .seq_len = seq_len});
-      key_ = key;
-    }
-    return plan_;
-  }
-
- private:
-  Runner<T> run_;
-  P policy_;
-  FrequencyPlan plan_ = {};
-  std::int64_t key_ = 0;
-};
-
 /// Losses of passes, from each pass's first_scored on.
 struct PassLosses {
   std::vector<std::size_t> offset = {};  ///< (passes + 1)
   std::vector<double> nll = {};          ///< nats
   std::vector<std::uint8_t> top1 = {};   ///< 1 where the token was the argmax
 };
-
-/// Runs the passes in order; after_pass(i) is called after each and may throw to stop.
-/// \throws Error(usage) for passes outside the ids; as the scorer
-template <WindowScorer S, class AfterPass>
-PassLosses score_passes(const PassPlan& plan, std::span<const TokenId> ids, S&& score,
-                        AfterPass&& after_pass) {
-  PassLosses losses{.offset = {0}};
-  std::size_t total = 0;
-  for (const Pass& pass : plan.passes) {
-    require(pass.begin >= 0 && pass.end <= static_cast<index_t>(ids.size()) &&
-                pass.first_scored >= 1 && pass.num_tokens() > pass.first_scored,
-            "passes that score something within the ids they were planned for");
-    total += static_cast<std::size_t>(pass.num_tokens() - pass.first_scored);
-  }
-  losses.nll.reserve(total);
-  losses.top1.reserve(total);
-  std::vector<TokenId> tokens, targets;
-  std::vector<HeadResult> results;
-  for (std::size_t i = 0; i < plan.passes.size(); ++i) {
-    const Pass& pass = plan.passes[i];
-    const bool prefixed = pass.prefix != no_prefix;
-    tokens.resize(static_cast<std::size_t>(pass.num_tokens()));
-    if (prefixed) tokens[0] = pass.prefix;
-    std::copy(ids.begin() + pass.begin, ids.begin() + pass.end, tokens.begin() + prefixed);
-    targets.assign(tokens.begin() + 1, tokens.end());
-    const auto first = static_cast<std::size_t>(pass.first_scored) - 1;
-    std::fill_n(targets.begin(), first, not_scored);
-    results.assign(targets.size(), {});
-    score(pass.seq_len, std::span<const TokenId>(tokens).first(targets.size()),
-          std::span<const TokenId>(targets), std::span<HeadResult>(results));
-    for (std::size_t t = first; t < targets.size(); ++t) {
-      losses.nll.push_back(results[t].nll);
-      losses.top1.push_back(results[t].argmax == targets[t]);
-    }
-    losses.offset.push_back(losses.nll.size());
-    after_pass(static_cast<index_t>(i));
-  }
-  return losses;
-}
-template <WindowScorer S>
-PassLosses score_passes(const PassPlan& plan, std::span<const TokenId> ids, S&& score) {
-  return score_passes(plan, ids, score, [](index_t) {});
-}
 
 /// Losses of one request's scored tokens, window by window.
 struct ScoredLosses {

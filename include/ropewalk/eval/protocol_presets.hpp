@@ -5,10 +5,10 @@
 /// which.
 
 #include <algorithm>
-#include <optional>
+#include <array>
+#include <iterator>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "ropewalk/core/text_match.hpp"
 #include "ropewalk/eval/protocol.hpp"
@@ -146,11 +146,6 @@ inline Protocol mean_of_ppl(index_t length, index_t min_document_tokens = 0) {
 
 }  // namespace protocols
 
-/// Names that make_protocol knows.
-inline constexpr std::string_view protocol_names[] = {
-    "prefix",   "press",           "hf",     "yarn",       "yarn_truncate", "longlora",
-    "llamacpp", "llamacpp_stride", "lmeval", "mean_of_ppl"};
-
 /// What a preset may be told besides the length; 0: the peer's default.
 struct ProtocolOptions {
   index_t stride = 0;               ///< press, hf, yarn, longlora, llamacpp_stride
@@ -159,78 +154,115 @@ struct ProtocolOptions {
   index_t window_tokens = 0;        ///< prefix
 };
 
+/// A preset that can be asked for by name, and the options that it has.
+struct ProtocolPreset {
+  std::string_view name;
+  Protocol (*make)(index_t length, const ProtocolOptions& options) = nullptr;
+  bool has_stride = false;
+  bool has_batch = false;
+  bool has_min_document_tokens = false;
+  bool has_window_tokens = false;
+};
+
+inline constexpr ProtocolPreset protocol_presets[] = {
+    {.name = "prefix",
+     .make = [](index_t n,
+                const ProtocolOptions& o) { return protocols::prefix(n, o.window_tokens); },
+     .has_window_tokens = true},
+    {.name = "press",
+     .make = [](index_t n, const ProtocolOptions& o) { return protocols::press(n, o.stride); },
+     .has_stride = true},
+    {.name = "hf",
+     .make = [](index_t n, const ProtocolOptions& o) { return protocols::hf(n, o.stride); },
+     .has_stride = true},
+    {.name = "yarn",
+     .make =
+         [](index_t n, const ProtocolOptions& o) {
+           return protocols::yarn(n, o.stride, o.min_document_tokens);
+         },
+     .has_stride = true,
+     .has_min_document_tokens = true},
+    {.name = "yarn_truncate",
+     .make =
+         [](index_t n, const ProtocolOptions& o) {
+           return protocols::yarn_truncate(n, o.min_document_tokens);
+         },
+     .has_min_document_tokens = true},
+    {.name = "longlora",
+     .make =
+         [](index_t n, const ProtocolOptions& o) {
+           return protocols::longlora(n, o.stride, o.batch == 0 ? 32 : o.batch);
+         },
+     .has_stride = true,
+     .has_batch = true},
+    {.name = "llamacpp",
+     .make = [](index_t n, const ProtocolOptions&) { return protocols::llamacpp(n); }},
+    {.name = "llamacpp_stride",
+     .make = [](index_t n,
+                const ProtocolOptions& o) { return protocols::llamacpp_stride(n, o.stride); },
+     .has_stride = true},
+    {.name = "lmeval",
+     .make = [](index_t n, const ProtocolOptions&) { return protocols::lmeval(n); }},
+    {.name = "mean_of_ppl",
+     .make =
+         [](index_t n, const ProtocolOptions& o) {
+           return protocols::mean_of_ppl(n, o.min_document_tokens);
+         },
+     .has_min_document_tokens = true}};
+
+/// Names of the presets.
+inline constexpr auto protocol_names = [] {
+  std::array<std::string_view, std::size(protocol_presets)> names = {};
+  std::size_t i = 0;
+  for (const ProtocolPreset& p : protocol_presets) names[i++] = p.name;
+  return names;
+}();
+
+/// \throws Error(usage) for an unknown name: the known ones, and the nearest
+inline const ProtocolPreset& find_protocol(std::string_view name) {
+  std::string known;
+  NearestWord nearest(name);
+  for (const ProtocolPreset& p : protocol_presets) {
+    if (p.name == name) return p;
+    known.append(known.empty() ? "" : ", ").append(p.name);
+    nearest.offer(p.name);
+  }
+  fail({.kind = ErrorClass::usage,
+        .field = "protocol",
+        .found = escaped(name),
+        .expected = "one of " + known,
+        .fix = nearest.best().empty() ? "" : "Did you mean " + std::string(nearest.best()) + "?"});
+}
+
 /// A preset by name. \throws Error(usage) for an unknown name, an option that the preset does not
 /// have, a length that it cannot take
 inline Protocol make_protocol(std::string_view name, index_t length, ProtocolOptions o = {}) {
   constexpr index_t limit = index_t{1} << 32;
-  const auto bounded = [&](const char* field, index_t value, index_t least) {
-    if (value >= least && value <= limit) return;
-    fail({.kind = ErrorClass::usage,
-          .where = "protocol " + escaped(name),
-          .field = field,
-          .found = std::to_string(value),
-          .expected = "a number from " + std::to_string(least) + " to 2^32"});
-  };
-  bounded("length", length, 1);
-  bounded("stride", o.stride, 0);
-  bounded("batch", o.batch, 0);
-  bounded("min_document_tokens", o.min_document_tokens, 0);
-  bounded("window_tokens", o.window_tokens, 0);
-  ProtocolOptions unused = o;
-  const auto take = [](index_t& option) { return std::exchange(option, 0); };
-  const auto make = [&]() -> std::optional<Protocol> {
-    if (name == "prefix") return protocols::prefix(length, take(unused.window_tokens));
-    if (name == "press") return protocols::press(length, take(unused.stride));
-    if (name == "hf") return protocols::hf(length, take(unused.stride));
-    if (name == "yarn") {
-      return protocols::yarn(length, take(unused.stride), take(unused.min_document_tokens));
+  const ProtocolPreset& preset = find_protocol(name);
+  const auto bounded = [&](const char* field, index_t value, index_t least, bool has) {
+    if (value < least || value > limit) {
+      fail({.kind = ErrorClass::usage,
+            .where = "protocol " + std::string(name),
+            .field = field,
+            .found = std::to_string(value),
+            .expected = "a number from " + std::to_string(least) + " to 2^32"});
     }
-    if (name == "yarn_truncate") {
-      return protocols::yarn_truncate(length, take(unused.min_document_tokens));
-    }
-    if (name == "longlora") {
-      const index_t batch = take(unused.batch);
-      return protocols::longlora(length, take(unused.stride), batch == 0 ? 32 : batch);
-    }
-    if (name == "llamacpp") return protocols::llamacpp(length);
-    if (name == "llamacpp_stride") return protocols::llamacpp_stride(length, take(unused.stride));
-    if (name == "lmeval") return protocols::lmeval(length);
-    if (name == "mean_of_ppl") {
-      return protocols::mean_of_ppl(length, take(unused.min_document_tokens));
-    }
-    return std::nullopt;
-  };
-  const std::optional<Protocol> made = make();
-  if (!made) {
-    std::string known;
-    NearestWord nearest(name);
-    for (const std::string_view n : protocol_names) {
-      known.append(known.empty() ? "" : ", ").append(n);
-      nearest.offer(n);
-    }
-    fail(
-        {.kind = ErrorClass::usage,
-         .field = "protocol",
-         .found = escaped(name),
-         .expected = "one of " + known,
-         .fix = nearest.best().empty() ? "" : "Did you mean " + std::string(nearest.best()) + "?"});
-  }
-  const std::pair<const char*, index_t> left[] = {
-      {"stride", unused.stride},
-      {"batch", unused.batch},
-      {"min_document_tokens", unused.min_document_tokens},
-      {"window_tokens", unused.window_tokens}};
-  for (const auto& [field, value] : left) {
-    if (value == 0) continue;
+    if (value == 0 || has) return;
     fail({.kind = ErrorClass::usage,
           .where = "protocol " + std::string(name),
           .field = field,
           .found = std::to_string(value),
           .expected = "nothing: the protocol has no such option",
           .fix = "Leave it out, or take a protocol that has it (docs/protocols.md)"});
-  }
-  check(*made);
-  return *made;
+  };
+  bounded("length", length, 1, true);
+  bounded("stride", o.stride, 0, preset.has_stride);
+  bounded("batch", o.batch, 0, preset.has_batch);
+  bounded("min_document_tokens", o.min_document_tokens, 0, preset.has_min_document_tokens);
+  bounded("window_tokens", o.window_tokens, 0, preset.has_window_tokens);
+  const Protocol made = preset.make(length, o);
+  check(made);
+  return made;
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "ropewalk/attention/softmax_state.hpp"
+#include "ropewalk/core/elementary.hpp"
+#include "ropewalk/eval/compensated_sum.hpp"
 #include "ropewalk/eval/passes.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {

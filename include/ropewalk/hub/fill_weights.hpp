@@ -14,7 +14,9 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Counts NaNs and infinities by their bits, which no compiler flag can optimise away.
+/// Counts numbers that are NaN or infinite as T, by their bits, which no compiler flag can optimise
+/// away.
+template <class T>
 struct FiniteScan {
   std::uint64_t count = 0;  ///< of values that are not finite
   std::int64_t first = -1;  ///< index of the first of them
@@ -22,10 +24,11 @@ struct FiniteScan {
 
   void add(std::span<const float> values, std::int64_t first_index) {
     for (std::size_t i = 0; i < values.size(); ++i) {
-      if ((std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000u) != 0x7f800000u) continue;
+      const float value = to_float(rounded_to<T>(values[i]));
+      if ((std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u) continue;
       if (count++ == 0) {
         first = first_index + static_cast<std::int64_t>(i);
-        first_value = values[i];
+        first_value = value;
       }
     }
   }
@@ -43,20 +46,20 @@ struct FiniteScan {
                                                    : "infinity") +
                    "; " + std::to_string(count) + " of " + std::to_string(size) +
                    " values are not finite",
-          .expected = "finite weights",
+          .expected = std::is_same_v<T, float> ? "finite weights" : "weights finite in bf16",
           .fix = "Get the file again, or the checkpoint from before the training diverged"});
   }
 };
 
 namespace detail {
 
-/// Reads a (rows, columns) tensor and gives it to `store(first_row, values)` 64 rows at a time, so
-/// that the peak of memory is the model and one strip.
-template <class Reader, class Store>
+/// Reads a (rows, columns) tensor that will be stored as T and gives it to `store(first_row,
+/// values)` 64 rows at a time, so that the peak of memory is the model and one strip.
+template <class T, class Reader, class Store>
 void stream_tensor(const std::string& file, const std::string& name, index_t rows, index_t columns,
                    Reader&& read, Hasher& hash, Store&& store) {
   hash.text(name).value(std::int64_t{rows}).value(std::int64_t{columns});
-  FiniteScan scan;
+  FiniteScan<T> scan;
   const index_t strip = rows < panel_width ? rows : panel_width;
   std::vector<float> buffer(
       static_cast<std::size_t>(checked_mul(strip, columns, "rows of a tensor")));
@@ -75,31 +78,31 @@ void stream_tensor(const std::string& file, const std::string& name, index_t row
 
 /// Fills a parameter from `read(first_element, std::span<float>)`, which gives consecutive elements
 /// in row-major order of the logical shape; adds name, shape and values to `hash`.
-/// \throws Error(numeric) when a value is not finite.
-template <class Reader>
-void fill_parameter(const std::string& file, const std::string& name, PackedMatrix<float>& to,
+/// \throws Error(numeric) when a value is not finite, or not when rounded to T.
+template <class T, class Reader>
+void fill_parameter(const std::string& file, const std::string& name, PackedMatrix<T>& to,
                     Reader&& read, Hasher& hash) {
   const index_t inputs = to.inputs();
-  detail::stream_tensor(file, name, to.outputs(), inputs, read, hash,
-                        [&](index_t first_row, std::span<const float> values) {
-                          const index_t rows = static_cast<index_t>(values.size()) / inputs;
-                          // Inputs outermost: the rows of a panel lie side by side in storage.
-                          for (index_t k = 0; k < inputs; ++k) {
-                            for (index_t r = 0; r < rows; ++r) {
-                              to(first_row + r, k) =
-                                  values[static_cast<std::size_t>(r * inputs + k)];
-                            }
-                          }
-                        });
+  detail::stream_tensor<T>(
+      file, name, to.outputs(), inputs, read, hash,
+      [&](index_t first_row, std::span<const float> values) {
+        const index_t rows = static_cast<index_t>(values.size()) / inputs;
+        // Inputs outermost: the rows of a panel lie side by side in storage.
+        for (index_t k = 0; k < inputs; ++k) {
+          for (index_t r = 0; r < rows; ++r) {
+            to(first_row + r, k) = rounded_to<T>(values[static_cast<std::size_t>(r * inputs + k)]);
+          }
+        }
+      });
 }
 
 template <class Reader>
 void fill_parameter(const std::string& file, const std::string& name, Buffer<float>& to,
                     Reader&& read, Hasher& hash) {
-  detail::stream_tensor(file, name, 1, to.size(), read, hash,
-                        [&](index_t, std::span<const float> values) {
-                          std::copy(values.begin(), values.end(), to.data());
-                        });
+  detail::stream_tensor<float>(file, name, 1, to.size(), read, hash,
+                               [&](index_t, std::span<const float> values) {
+                                 std::copy(values.begin(), values.end(), to.data());
+                               });
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

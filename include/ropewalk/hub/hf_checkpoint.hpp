@@ -153,13 +153,13 @@ inline void check_tied_copies(HfTensors& tensors, const HfTensors::Tensor& embed
 }  // namespace detail
 
 /// Loads a folder. Every tensor is checked before memory for the weights is taken; the weights are
-/// then filled strip by strip. The pair layout is half_split. With tied embeddings either
-/// model.embed_tokens.weight or lm_head.weight may be stored, or both if equal. With norm_head the
-/// rows of lm_head are left as stored.
-/// \throws Error(mismatch) for missing, unknown or misshapen tensors; as parse_hf_config,
-/// HfTensors and fill_parameter.
-inline Checkpoint load_hf_folder(const std::string& folder) {
-  Checkpoint out;
+/// then filled strip by strip, matrices rounded to T. The pair layout is half_split. With tied
+/// embeddings either model.embed_tokens.weight or lm_head.weight may be stored, or both if equal.
+/// With norm_head the rows of lm_head are left as stored. \throws Error(mismatch) for missing,
+/// unknown or misshapen tensors; as parse_hf_config, HfTensors and fill_parameter.
+template <class T = float>
+CheckpointOf<T> load_hf_folder(const std::string& folder) {
+  CheckpointOf<T> out;
   out.path = folder;
   {
     const JsonDocument document = read_json(FileSource(join_path(folder, "config.json")));
@@ -208,7 +208,7 @@ inline Checkpoint load_hf_folder(const std::string& folder) {
     }
   }
 
-  out.weights = make_llama_weights<float>(out.config);
+  out.weights = make_llama_weights<T>(out.config);
   Hasher hash;
   for_each_parameter(out.config, out.weights, [&](const std::string& name, auto& to) {
     const HfTensors::Tensor t = *tensors.find(stored_name(name));

@@ -30,17 +30,18 @@ inline LlamaConfig llama2c_config(const Llama2cHeader& h) {
 
 inline constexpr double llama2c_rope_theta = 10000;
 
-/// Loads weights from a source. \throws as read_llama2c_layout; Error(numeric) for NaN or infinity.
-template <ByteSource S>
-Checkpoint load_llama2c(const S& source) {
+/// Loads weights from a source, matrices rounded to T. \throws as read_llama2c_layout;
+/// Error(numeric) for NaN or infinity.
+template <class T = float, ByteSource S>
+CheckpointOf<T> load_llama2c(const S& source) {
   const Llama2cLayout layout = read_llama2c_layout(source);
-  Checkpoint out;
+  CheckpointOf<T> out;
   out.path = source.name();
   out.dtype = "f32";
   out.config = llama2c_config(layout.header);
   out.config.check(source.name());
   out.rope = AdjustedBase{.rope_theta = llama2c_rope_theta};
-  out.weights = make_llama_weights<float>(out.config);
+  out.weights = make_llama_weights<T>(out.config);
 
   Hasher hash;
   const auto fill = [&](const std::string& name, auto& to, std::uint64_t offset) {

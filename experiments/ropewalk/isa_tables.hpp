@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// What an instruction set brings to the executable, as plain data: kernel tables and a probe.
+
+#include <type_traits>
+
+#include "ropewalk/model/kernel_table.hpp"
+
+#include "measure/machine_limits.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// Everything that is compiled once an instruction set.
+struct IsaTables {
+  KernelTable<float> f32 = {};
+  KernelTable<bf16> b16 = {};
+  measure::FmaProbe fma = {};      ///< the limit of f32
+  measure::FmaProbe fma_b16 = {};  ///< the limit of bf16
+
+  const char* isa() const { return f32.isa; }
+  template <class T>
+  const KernelTable<T>& kernels() const {
+    if constexpr (std::is_same_v<T, bf16>) {
+      return b16;
+    } else {
+      return f32;
+    }
+  }
+  template <class T>
+  const measure::FmaProbe& limit() const {
+    return std::is_same_v<T, bf16> ? fma_b16 : fma;
+  }
+};
+
+static_assert(std::is_trivially_copyable_v<IsaTables>);  // it crosses units as bytes
+
+template <simd::FusedInstructionSet Arch>
+IsaTables make_isa_tables() {
+  return {.f32 = make_kernel_table<Arch>(),
+          .b16 = make_kernel_table<Arch, bf16>(),
+          .fma = measure::fma_probe<Arch>(),
+          .fma_b16 = measure::fma_probe<Arch, bf16>()};
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI
