@@ -9,9 +9,9 @@ namespace {
 
 /// A limit beside itself: its share says how steady the machine is.
 /// The rate of one probe is the result here, not the time that the probe takes.
-template <class Probe>
-bool add_limit(const std::string& name, const char* counter, Probe probe) {
+bool add_limit(const std::string& name, const char* counter, const Work& work) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+    const std::function<double()> probe = work.limit();
     const double limit = probe();
     double sum = 0;
     for (auto _ : state) sum += probe();
@@ -25,15 +25,15 @@ bool add_limit(const std::string& name, const char* counter, Probe probe) {
 
 bool add_traffic(const std::string& op, Traffic traffic) {
   for (const index_t kib : {32, 1024, 16384, 262144}) {
-    add_limit("simd/" + op + "/" + std::to_string(kib) + "KiB/f32", "gbps", [traffic, kib] {
-      return memory_gbps<simd::native>(traffic, static_cast<double>(kib) * 1024);
-    });
+    add_limit("simd/" + op + "/" + std::to_string(kib) + "KiB/f32", "gbps",
+              {.traffic = traffic, .working_set = static_cast<double>(kib) * 1024});
   }
   return true;
 }
 
 [[maybe_unused]] const bool added[] = {
-    add_limit("simd/fma/registers/f32", "gflops", [] { return fma_gflops<simd::native>(); }),
+    add_limit("simd/fma/registers/f32", "gflops", {.flops = 1}),
+    add_limit("simd/fma/registers/bf16", "gflops", {.flops = 1, .bf16s = true}),
     add_traffic("read", Traffic::read),
     add_traffic("write", Traffic::write),
     add_traffic("update", Traffic::update),

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// C = A W^T as a problem: operands, their check, their division among threads.
+
+#include <algorithm>
+#include <cmath>
+
+#include "ropewalk/linalg/gemm.hpp"
+
+#include "harness.hpp"
+#include "measure/random_data.hpp"
+
+namespace bench {
+
+struct ProductShape {
+  index_t rows, outputs, inputs;
+
+  std::string text() const {
+    return std::to_string(rows) + "x" + std::to_string(outputs) + "x" + std::to_string(inputs);
+  }
+  double flops() const {
+    return 2.0 * static_cast<double>(rows) * static_cast<double>(outputs) *
+           static_cast<double>(inputs);
+  }
+};
+
+/// The shapes that are compared with other libraries.
+inline constexpr ProductShape compared_shapes[] = {
+    {512, 688, 256}, {512, 2048, 2048}, {2048, 256, 256}};
+
+/// Operands row by row, as the simple rungs and other libraries read them.
+template <class T>
+struct Operands {
+  ProductShape shape;
+  Buffer<T> a, w;   ///< (rows, inputs), (outputs, inputs)
+  Buffer<float> c;  ///< (rows, outputs padded to 16)
+  index_t ldc;
+
+  explicit Operands(ProductShape s)
+      : shape(s),
+        a(random_buffer<T>(s.rows * s.inputs, 1)),
+        w(random_buffer<T>(s.outputs * s.inputs, 2)),
+        c(s.rows * round_up(s.outputs, lane_count)),
+        ldc(round_up(s.outputs, lane_count)) {}
+
+  /// Largest error of a sample of C, in units of 2^-24 times the sum of the products' sizes: a
+  /// chain of `inputs` additions may be off by `inputs` of them.
+  std::string fault() const {
+    double worst = 0;
+    for (index_t i = 0; i < 257; ++i) {
+      const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
+      double sum = 0, size = 0;
+      for (index_t k = 0; k < shape.inputs; ++k) {
+        const double p = static_cast<double>(to_float(a[r * shape.inputs + k])) *
+                         static_cast<double>(to_float(w[n * shape.inputs + k]));
+        sum += p;
+        size += std::fabs(p);
+      }
+      worst = worse(worst, std::fabs(static_cast<double>(c[r * ldc + n]) - sum) / size * 0x1p24);
+    }
+    return fault_of(worst, static_cast<double>(shape.inputs));
+  }
+};
+
+/// A logical matrix (outputs, inputs), packed.
+template <class T>
+PackedMatrix<T> packed(const Buffer<T>& w, index_t outputs, index_t inputs) {
+  PackedMatrix<T> out(outputs, inputs);
+  for (index_t n = 0; n < outputs; ++n) {
+    out.set_row(n, w.span().subspan(static_cast<std::size_t>(n * inputs),
+                                    static_cast<std::size_t>(inputs)));
+  }
+  return out;
+}
+
+/// f(first, count) of the rows of a worker. A single thread's shares are blocks of gemm_rows rows,
+/// as gemm() makes them itself; several threads' are as even as tiles of 6 rows allow.
+template <class F>
+void share_rows(const Executor& executor, index_t rows, bool one_thread, F&& f) {
+  const index_t unit = one_thread ? gemm_rows : 6, units = (rows + unit - 1) / unit;
+  executor.run([&](index_t worker, index_t workers) {
+    const index_t first = units * worker / workers * unit;
+    const index_t end = std::min(rows, units * (worker + 1) / workers * unit);
+    if (first < end) f(first, end - first);
+  });
+}
+
+/// Shares of one thread's rows.
+inline index_t row_blocks(index_t rows) { return (rows + gemm_rows - 1) / gemm_rows; }
+
+}  // namespace bench
