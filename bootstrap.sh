@@ -241,7 +241,8 @@ run_checks() {
   step build-headers "every header alone, warnings as errors (clang++)" \
     cmake --build --preset warnings-clang -j "$jobs"
   step configure-asan "configuring build/asan" cmake --preset asan "${asan_arch[@]}"
-  step build-asan "building tests and executable with sanitizers, warnings as errors" cmake --build --preset asan -j "$jobs"
+  step build-asan "building tests and executable with sanitizers, warnings as errors" \
+    cmake --build --preset asan -j "$jobs"
   say "tests under address and undefined-behaviour sanitizers"
   (cd "$root" && ctest --preset asan -j "$jobs" --output-junit "$root/build/asan/ctest.xml") \
     </dev/null || status=$?

@@ -53,7 +53,7 @@ inline std::string layer_of(std::string_view header) {
 
 inline const std::vector<LayerRule>& layer_rules() {
   static const std::vector<LayerRule> rules = {
-      {"core", {}, {"xxhash.h"}},
+      {"core", {}, {"xxhash.h", "sys/mman.h"}},
       {"rope", {"core"}, {}},
       {"attention", {"core"}, {}},
       {"simd", {"core"}, {"xsimd/", "immintrin.h"}},
