@@ -79,8 +79,8 @@ struct SwiGlu {
     double worst = 0;
     for (index_t i = 0; i < 257; ++i) {
       const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
-      const auto [g, g_size] = exact(gate_rows, r, n);
-      const auto [u, u_size] = exact(up_rows, r, n);
+      const auto [g, g_size] = exact_element(a, gate_rows, shape.inputs, r, n);
+      const auto [u, u_size] = exact_element(a, up_rows, shape.inputs, r, n);
       const double silu = g / (1 + std::exp(-g)), expected = silu * u;
       // silu's slope is at most 1.1. The products may be off as in Operands::fault().
       const double depth = static_cast<double>(shape.inputs);
@@ -102,17 +102,6 @@ struct SwiGlu {
  private:
   /// So that gates have about size 1.
   double deviation() const { return 1 / std::sqrt(static_cast<double>(shape.inputs)); }
-  /// A product's element, and the sum of its terms' sizes.
-  std::pair<double, double> exact(const Buffer<T>& w, index_t r, index_t n) const {
-    double sum = 0, size = 0;
-    for (index_t k = 0; k < shape.inputs; ++k) {
-      const double p = static_cast<double>(to_float(a[r * shape.inputs + k])) *
-                       static_cast<double>(to_float(w[n * shape.inputs + k]));
-      sum += p;
-      size += std::fabs(p);
-    }
-    return {sum, size};
-  }
 };
 
 template <class T>

@@ -29,6 +29,23 @@ struct ProductShape {
 inline constexpr ProductShape compared_shapes[] = {
     {512, 688, 256}, {512, 2048, 2048}, {2048, 256, 256}};
 
+/// Element (r, n) of A W^T in double, and the sum of its terms' sizes.
+struct ExactElement {
+  double sum = 0, size = 0;
+};
+template <class T>
+ExactElement exact_element(const Buffer<T>& a, const Buffer<T>& w, index_t inputs, index_t r,
+                           index_t n) {
+  ExactElement exact;
+  for (index_t k = 0; k < inputs; ++k) {
+    const double p = static_cast<double>(to_float(a[r * inputs + k])) *
+                     static_cast<double>(to_float(w[n * inputs + k]));
+    exact.sum += p;
+    exact.size += std::fabs(p);
+  }
+  return exact;
+}
+
 /// Operands row by row, as the simple rungs and other libraries read them.
 template <class T>
 struct Operands {
@@ -50,13 +67,7 @@ struct Operands {
     double worst = 0;
     for (index_t i = 0; i < 257; ++i) {
       const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
-      double sum = 0, size = 0;
-      for (index_t k = 0; k < shape.inputs; ++k) {
-        const double p = static_cast<double>(to_float(a[r * shape.inputs + k])) *
-                         static_cast<double>(to_float(w[n * shape.inputs + k]));
-        sum += p;
-        size += std::fabs(p);
-      }
+      const auto [sum, size] = exact_element(a, w, shape.inputs, r, n);
       worst = worse(worst, std::fabs(static_cast<double>(c[r * ldc + n]) - sum) / size * 0x1p24);
     }
     return fault_of(worst, static_cast<double>(shape.inputs));

@@ -210,20 +210,7 @@ TEST_CASE("model/llama_bf16: widths that fill no pair of bf16 and no vector") {
 }
 
 TEST_CASE("model/llama_bf16: bits do not depend on threads, instruction set, or what follows") {
-  const Llama<bf16> model = rounded_llama(small_config, 2).model;
-  const auto ids = random_tokens(701, small_config.vocab_size, 5);
-  const std::vector<double> whole = losses(model, ids);
-  for_each_arch([&]<class Arch>() {
-    for (const index_t threads : {1, 3}) {
-      ThreadPool pool(threads);
-      CHECK(losses<Arch>(model, ids, {}, pool.executor()) == whole);
-    }
-  });
-  for (const std::size_t length : {1u, 2u, 95u, 96u, 97u, 511u, 512u, 513u, 699u}) {
-    const std::vector<TokenId> prefix(ids.begin(), ids.begin() + static_cast<index_t>(length) + 1);
-    const auto alone = losses(model, prefix);
-    CHECK(std::equal(alone.begin(), alone.end(), whole.begin()));
-  }
+  check_bits_of_scoring(rounded_llama(small_config, 2).model, {1, 3});
 }
 
 TEST_CASE("model/llama_bf16: the widths of pairs have the same bits on every instruction set") {
@@ -241,16 +228,7 @@ TEST_CASE("model/llama_bf16: the widths of pairs have the same bits on every ins
 }
 
 TEST_CASE("model/llama_bf16: packed documents have the bits of the documents alone") {
-  const Llama<bf16> model = rounded_llama(small_config, 2).model;
-  const auto ids = random_tokens(801, small_config.vocab_size, 6);
-  // Odd lengths: the last value of a document has no partner of its own in its pair.
-  const std::vector<std::int32_t> cuts = {0, 1, 60, 61, 640, 800};
-  const auto packed = losses(model, ids, cuts);
-  for (std::size_t d = 0; d + 1 < cuts.size(); ++d) {
-    const std::vector<TokenId> alone(ids.begin() + cuts[d], ids.begin() + cuts[d + 1] + 1);
-    const auto own = losses(model, alone);
-    CHECK(std::equal(own.begin(), own.end(), packed.begin() + cuts[d]));
-  }
+  check_bits_of_documents(rounded_llama(small_config, 2).model);
 }
 
 TEST_CASE("model/llama_bf16: chunks through a cache have the bits of one pass") {

@@ -15,33 +15,11 @@
 using namespace ropewalk;
 
 TEST_CASE("model/llama: bits do not depend on threads, instruction set, or what follows") {
-  const Llama<float> model = random_llama(small_config, 2);
-  const auto ids = random_tokens(701, small_config.vocab_size, 5);
-  const std::vector<double> whole = losses(model, ids);
-  for_each_arch([&]<class Arch>() {
-    for (const index_t threads : {1, 2, 3, 7}) {
-      ThreadPool pool(threads);
-      CHECK(losses<Arch>(model, ids, {}, pool.executor()) == whole);
-    }
-  });
-  for (const std::size_t length : {1u, 2u, 95u, 96u, 97u, 511u, 512u, 513u, 699u}) {
-    const std::vector<TokenId> prefix(ids.begin(), ids.begin() + static_cast<index_t>(length) + 1);
-    const auto alone = losses(model, prefix);
-    CHECK(std::equal(alone.begin(), alone.end(), whole.begin()));
-  }
+  check_bits_of_scoring(random_llama(small_config, 2), {1, 2, 3, 7});
 }
 
 TEST_CASE("model/llama: packed documents have the bits of the documents alone") {
-  const Llama<float> model = random_llama(small_config, 2);
-  const auto ids = random_tokens(801, small_config.vocab_size, 6);
-  const std::vector<std::int32_t> cuts = {0, 1, 60, 61, 640, 800};
-  const auto packed = losses(model, ids, cuts);
-  for (std::size_t d = 0; d + 1 < cuts.size(); ++d) {
-    // The last token of a document predicts the first of the next one, packed or alone.
-    const std::vector<TokenId> alone(ids.begin() + cuts[d], ids.begin() + cuts[d + 1] + 1);
-    const auto own = losses(model, alone);
-    CHECK(std::equal(own.begin(), own.end(), packed.begin() + cuts[d]));
-  }
+  check_bits_of_documents(random_llama(small_config, 2));
 }
 
 TEST_CASE("model/llama: only scored rows are written, predictions need no target") {

@@ -223,6 +223,7 @@ void attend(const AttentionCall<T>& call, index_t block, index_t key_head,
   using V = simd::Floats<Arch>;
   using E = simd::Multiplied<Arch, T>;
   constexpr bool widens = !std::is_same_v<E, T>;
+  static_assert(GemmTile<Arch>::rows <= detail::score_rows, "a row tile's scores fit");
   constexpr index_t vector = depth_group<T> * lane_count;  // columns of a vector of weights
   const BlockPlan& plan = *call.plan;
   const QueryBlock& task = plan.query_blocks[static_cast<std::size_t>(block)];

@@ -8,34 +8,15 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Register tile of an instruction set: rows of A times vectors of 16 columns of B. Tiles are free
-/// under the canonical arithmetic: every element is one fma chain, whatever its tile.
+/// Register tile of an instruction set: rows of A times vectors of 16 columns of B. 24 accumulators
+/// of AVX-512's 32 registers, 12 of AVX2's 16. Tiles are free under the canonical arithmetic: every
+/// element is one fma chain, whatever its tile.
 template <class Arch>
 struct GemmTile {
-  static constexpr std::size_t rows = 4;
-  static constexpr std::size_t vectors = 1;
+  static constexpr std::size_t register_width = simd::detail::Register<Arch>::width;
+  static constexpr std::size_t rows = register_width == 1 ? 4 : 6;
+  static constexpr std::size_t vectors = register_width == simd::lanes ? 4 : 1;
 };
-#if defined(__AVX2__) && defined(__FMA__)
-template <>
-struct GemmTile<simd::avx2> {  // 12 accumulators of 16 registers
-  static constexpr std::size_t rows = 6;
-  static constexpr std::size_t vectors = 1;
-};
-#endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-template <>
-struct GemmTile<simd::avx512> {  // 24 accumulators of 32 registers
-  static constexpr std::size_t rows = 6;
-  static constexpr std::size_t vectors = 4;
-};
-#endif
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-template <>
-struct GemmTile<simd::avx512bf16> {
-  static constexpr std::size_t rows = 6;
-  static constexpr std::size_t vectors = 4;
-};
-#endif
 
 namespace detail {
 

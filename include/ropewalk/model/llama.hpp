@@ -68,10 +68,9 @@ namespace detail {
 template <class T>
 void rotate_by_row(const LlamaConfig& c, const KernelTable<T>& kernels, const RotaryRows* rotary,
                    index_t token, float* head) {
-  if (rotary == nullptr) return;
-  const index_t row = rotary->row[static_cast<std::size_t>(token)] * rotary->num_pairs;
-  kernels.rotate_head(c.pair_layout, head + rotary->first_channel, rotary->cos.data() + row,
-                      rotary->sin.data() + row, rotary->num_pairs, Rotation::forward);
+  const HeadTurn turn = turn_of(rotary, token);
+  kernels.rotate_head(c.pair_layout, head + turn.first_channel, turn.cos, turn.sin, turn.pairs,
+                      Rotation::forward);
 }
 
 /// The finisher of the query/key/value products of a tile of tokens: rotates the staged heads and

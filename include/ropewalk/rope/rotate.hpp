@@ -24,20 +24,9 @@ enum class Rotation { forward, transpose };
 
 namespace detail {
 
-// What g++ and clang++ make of 16 numbers on any instruction set: shuffles and conversions that
-// Floats has not.
-using Lanes [[gnu::vector_size(64)]] = float;
+// What g++ and clang++ make of 16 numbers on any instruction set: conversions that Floats has not.
 using Words [[gnu::vector_size(64)]] = std::uint32_t;
 using Halves [[gnu::vector_size(32)]] = std::uint16_t;
-
-/// Lanes 1, 0, 3, 2, ... of x: the partner of each number of interleaved pairs.
-template <class V>
-[[gnu::always_inline]] inline V swap_partners(V x) {
-  const auto v = __builtin_bit_cast(Lanes, x);
-  const Lanes swapped =
-      __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-  return __builtin_bit_cast(V, swapped);
-}
 
 template <class V>
 [[gnu::always_inline]] inline void put(float* to, index_t count, V x) {
@@ -106,7 +95,7 @@ struct PairBlock {
           const index_t count = 2 * left - static_cast<index_t>(j()) * simd::lanes;
           if (count <= 0) return;
           const V pair = V::load_part(x + at, count);
-          finish(fma(pair, a[2 * i + j], swap_partners(pair) * b[2 * i + j]), count, at);
+          finish(fma(pair, a[2 * i + j], swap_neighbours(pair) * b[2 * i + j]), count, at);
         });
       }
     });

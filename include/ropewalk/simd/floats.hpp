@@ -110,7 +110,6 @@ struct WideRegister<16> {
     const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     return _mm512_permutex2var_ps(u, _mm512_add_epi32(order, _mm512_set1_epi32(start)), v);
   }
-  static __m512 swap_neighbours(__m512 x) { return _mm512_permute_ps(x, 0xb1); }
   static __m512 select_first(index_t count, __m512 a, __m512 b) {
     return _mm512_mask_mov_ps(b, first(count), a);
   }
@@ -288,15 +287,11 @@ class Floats {
   }
   /// Lanes 1, 0, 3, 2, ..
   [[gnu::always_inline]] friend Floats swap_neighbours(Floats x) {
-    if constexpr (is_wide) {
-      x.r_[0] = Wide::swap_neighbours(x.r_[0]);
-      return x;
-    } else {
-      alignas(64) float in[lanes], out[lanes];
-      x.store(in);
-      for (index_t i = 0; i < lanes; ++i) out[i] = in[i ^ 1];
-      return load(out);
-    }
+    using Lanes [[gnu::vector_size(64)]] = float;
+    const auto v = __builtin_bit_cast(Lanes, x);
+    const Lanes swapped =
+        __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    return __builtin_bit_cast(Floats, swapped);
   }
   /// 1 / x within 12 %, for normal positive x below 2^126.
   [[gnu::always_inline]] friend Floats reciprocal_guess(Floats x) {

@@ -35,6 +35,26 @@ struct Exp2Reference {
   Floats<Arch> magic;  ///< added to s it leaves round(s) - m in the low bits
 };
 
+namespace detail {
+
+/// A score in the parts that its power of two is made of.
+template <class Arch>
+struct ScoreParts {
+  Floats<Arch> fraction;   ///< f = s - n with n = round(s), in [-1/2, 1/2]
+  Floats<Arch> magic_sum;  ///< n - m in its low bits
+};
+
+/// s is clamped to reference.lowest from below.
+template <class Arch>
+[[gnu::always_inline]] inline ScoreParts<Arch> split_score(Floats<Arch> s,
+                                                           const Exp2Reference<Arch>& reference) {
+  s = max(reference.lowest, s);
+  const Floats<Arch> sum = s + reference.magic;
+  return {s - (sum - reference.magic), sum};
+}
+
+}  // namespace detail
+
 /// 2^(s - m) as 2^(n - m) * poly(f) with n = round(s), f = s - n: changing m multiplies the result
 /// by an exact power of two, so softmax bits do not depend on m. s is clamped to m - 64 from
 /// below; |s| < 2^21; NaN stays NaN. The result is an exact product, so adding it to a sum gives
@@ -46,9 +66,7 @@ template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> exp2_from(Floats<Arch> s,
                                                      const Exp2Reference<Arch>& reference) {
   using V = Floats<Arch>;
-  s = max(reference.lowest, s);
-  const V sum = s + reference.magic;
-  const V f = s - (sum - reference.magic);
+  const auto [f, sum] = detail::split_score(s, reference);
   V p = fma(V(0.001326472731307149f), f, V(0.009671512991189957f));
   p = fma(p, f, V(0.05550733581185341f));
   p = fma(p, f, V(0.24022242426872253f));
@@ -64,9 +82,7 @@ template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> coarse_exp2_from(Floats<Arch> s,
                                                             const Exp2Reference<Arch>& reference) {
   using V = Floats<Arch>;
-  s = max(reference.lowest, s);
-  const V sum = s + reference.magic;
-  const V f = s - (sum - reference.magic);
+  const auto [f, sum] = detail::split_score(s, reference);
   V p = fma(V(0.05551965f), f, V(0.242256863f));
   p = fma(p, f, V(0.69314f));
   p = fma(p, f, V(1.0f));
