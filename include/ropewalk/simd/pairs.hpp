@@ -116,7 +116,7 @@ namespace detail {
 
 /// One register of floats from as many neighbouring bf16 numbers, those of each pair swapped.
 template <class Arch>
-[[gnu::always_inline]] inline auto widen_swapped(const bf16* p) {
+[[gnu::always_inline]] inline auto widen_swapped([[maybe_unused]] const bf16* p) {
   constexpr std::size_t width = Register<Arch>::width;
   if constexpr (width == 16) {
 #if defined(__AVX512F__)
@@ -137,7 +137,9 @@ template <class Arch>
 
 /// Odd and even elements of a register's pairs, as floats.
 template <class Arch>
-[[gnu::always_inline]] inline void split_pairs(const bf16* p, float* odd, float* even) {
+[[gnu::always_inline]] inline void split_pairs([[maybe_unused]] const bf16* p,
+                                               [[maybe_unused]] float* odd,
+                                               [[maybe_unused]] float* even) {
   constexpr std::size_t width = Register<Arch>::width;
   if constexpr (width == 16) {
 #if defined(__AVX512F__)
