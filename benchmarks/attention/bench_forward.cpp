@@ -42,6 +42,7 @@ double causal_flops(index_t n, index_t heads, index_t head_dim) {
 struct PlainTensors {
   AttentionInput<float> in;
   std::vector<std::int32_t> documents;  ///< offsets; empty for one causal window
+  Workspace workspace;
 
   PlainTensors(AttentionInput<float> input, std::vector<std::int32_t> offsets, index_t)
       : in(std::move(input)), documents(std::move(offsets)) {}
@@ -50,7 +51,8 @@ struct PlainTensors {
     const index_t from = first * in.heads * in.head_dim;
     const std::array<index_t, 3> extents = {count, in.heads, in.head_dim};
     // The scale makes up for log2(e), which the queries carry already.
-    const AttentionOptions options{.softmax_scale = 1 / log2_e, .executor = executor};
+    const AttentionOptions options{
+        .softmax_scale = 1 / log2_e, .executor = executor, .workspace = &workspace};
     const HeadsView<const float> q(in.queries.data() + from, extents);
     const HeadsView<const float> k(in.keys.data() + from, extents);
     const HeadsView<const float> v(in.values.data() + from, extents);

@@ -198,8 +198,7 @@ std::int64_t added_bytes(const LlamaConfig& config, index_t tokens, index_t work
 /// What was measured.
 struct Samples {
   std::vector<double> seconds = {};  ///< of each pass
-  double limit = 0;                  ///< GFLOP/s, the best of the probes before and after passes
-  std::size_t probes = 0;
+  std::vector<double> limits = {};   ///< GFLOP/s, the mean of the probes before and after each pass
   std::int64_t predicted_bytes = 0;
 };
 
@@ -211,19 +210,18 @@ Samples measure_passes(const LlamaConfig& config, index_t tokens, std::uint64_t 
   const KernelTable<T>& kernels = isa.kernels<T>();
   Samples out;
   const auto probe = [&] {
-    ++out.probes;
-    out.limit =
-        std::max(out.limit, measure::fma_gflops(isa.limit<T>(), executor, measure::TimeBase::wall));
+    return measure::fma_gflops(isa.limit<T>(), executor, measure::TimeBase::wall);
   };
-  probe();
   const std::int64_t added = added_bytes<T>(config, tokens, executor.workers());
   out.predicted_bytes = checked_add(process_memory().resident, added, "predicted_bytes");
   Window<T> window(config, tokens, seed, executor);
   window.run(kernels, executor);
-  for (std::int64_t r = 0; r < repetitions; ++r) {
+  for (double before = probe(); std::ssize(out.seconds) < repetitions;) {
     check_stop();
     out.seconds.push_back(window.run(kernels, executor));
-    probe();
+    const double after = probe();
+    out.limits.push_back((before + after) / 2);
+    before = after;
   }
   return out;
 }
@@ -279,8 +277,12 @@ int run_bench(Arguments arguments) {
   const double n = static_cast<double>(tokens);
   const double flops = forward_flops(config, tokens), time = median(seconds);
   const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
-  const double limit = samples.limit;
   const double gflops = flops / time * 1e-9;
+  std::vector<double> shares;  // each beside the limit of its time
+  for (std::size_t r = 0; r < seconds.size(); ++r) {
+    shares.push_back(flops / seconds[r] * 1e-9 / samples.limits[r]);
+  }
+  const double share = median(shares);
   const std::int64_t peak = process_memory().peak_resident;
   const Row row = {{"shape", shape_text(config)},
                    {"length", std::int64_t{tokens}},
@@ -292,8 +294,8 @@ int run_bench(Arguments arguments) {
                    {"tok_s_min", n / *slowest},
                    {"tok_s_max", n / *fastest},
                    {"gflops", gflops},
-                   {"limit_gflops", limit},
-                   {"share_of_limit", gflops / limit},
+                   {"limit_gflops", gflops / share},
+                   {"share_of_limit", share},
                    {"flops", flops},
                    {"peak_rss_bytes", peak != 0 ? Value(peak) : Value()},
                    {"predicted_bytes", samples.predicted_bytes}};
@@ -317,7 +319,7 @@ int run_bench(Arguments arguments) {
   }
   flush_output();
   const bool pairs = dtype == "bf16" && kernels.fma_b16.spin != kernels.fma.spin;
-  remark(quiet, fmt::format("limit: the best of {} probes of {} {}, {} thread{}", samples.probes,
+  remark(quiet, fmt::format("limit: probes of {} {} on {} thread{} before and after each pass",
                             kernels.isa(), pairs ? "bf16 dot products" : "float multiply-adds",
                             workers, workers == 1 ? "" : "s"));
   return 0;

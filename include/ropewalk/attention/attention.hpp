@@ -14,6 +14,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 struct AttentionOptions {
   double softmax_scale = 0;  ///< multiplies q.k; 0 means 1 / sqrt(head_dim)
   Executor executor = {};
+  Workspace* workspace = nullptr;  ///< keeps the memory from call to call, which resets it; or null
 };
 
 /// out = softmax(softmax_scale q k^T + mask) v per head, query head h reading key head h / (H / K).
@@ -45,10 +46,12 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   const BlockPlan plan = make_block_plan(mask, queries, {}, past);
 
   using Panels = KeyValuePanels<float>;
-  Buffer<float> key_storage(Panels::keys_size(plan.key_slots, key_heads, head_dim));
-  Buffer<float> value_storage(Panels::values_size(plan.key_slots, key_heads, head_dim));
-  const Panels panels{.keys = key_storage.data(),
-                      .values = value_storage.data(),
+  Workspace own;
+  Workspace& memory = options.workspace == nullptr ? own : *options.workspace;
+  memory.reset();
+  const auto take = [&](index_t count) { return memory.take<float>(count).data(); };
+  const Panels panels{.keys = take(Panels::keys_size(plan.key_slots, key_heads, head_dim)),
+                      .values = take(Panels::values_size(plan.key_slots, key_heads, head_dim)),
                       .slots = plan.key_slots,
                       .num_heads = key_heads,
                       .head_dim = head_dim};
@@ -71,23 +74,24 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   const double natural = options.softmax_scale != 0 ? options.softmax_scale
                                                     : 1 / std::sqrt(static_cast<double>(head_dim));
   const auto scale = static_cast<float>(natural * log2_e);
-  Tensor<float, 3> scaled({queries, heads, head_dim});
+  const HeadsView<float> scaled(take(checked_mul(queries, heads * head_dim, "queries")),
+                                q.extents());
   for_each_in_runs(options.executor, queries, [&](index_t t, index_t) {
     for (index_t h = 0; h < heads; ++h) {
       const float* from = &q(t, h, 0);
-      float* to = &scaled.view()(t, h, 0);
+      float* to = &scaled(t, h, 0);
       for (index_t d = 0; d < head_dim; ++d) to[d] = from[d] * scale;
     }
   });
 
-  const AttentionBranch<float> branch{scaled.view(), panels};
+  const AttentionBranch<float> branch{scaled, panels};
   const AttentionCall<float> call{{&branch, 1}, &plan, out, lse};
   const index_t scratch_size = attention_scratch_size<float>(head_dim);
-  Buffer<float> scratch(checked_mul(options.executor.workers(), scratch_size, "scratch"));
+  float* scratch = take(checked_mul(options.executor.workers(), scratch_size, "scratch"));
   const auto blocks = static_cast<index_t>(plan.query_blocks.size());
   for_each_dealt(options.executor, blocks * key_heads, [&](index_t task, index_t worker) {
     attend<Arch>(call, blocks - 1 - task / key_heads, task % key_heads,
-                 scratch.data() + worker * scratch_size);
+                 scratch + worker * scratch_size);
   });
 }
 

@@ -4,13 +4,10 @@
 /// Blockwise attention with online softmax, over a BlockPlan and key/value panels.
 
 #include <cmath>
-#include <limits>
 #include <span>
 
 #include "ropewalk/attention/block_plan.hpp"
-#include "ropewalk/attention/panels.hpp"
-#include "ropewalk/attention/softmax_row.hpp"
-#include "ropewalk/linalg/tile.hpp"
+#include "ropewalk/attention/row_tiles.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -33,18 +30,15 @@ struct AttentionCall {
 
 namespace detail {
 
-/// Rows of the score tile, which stays in the L1 cache from the scores to their last use.
-inline constexpr index_t score_rows = 6;
-
-/// Floats of what attend() keeps per worker: outputs of a query block, scores of a row tile; for
-/// bf16 also room for what is widened where there is no dot product of pairs.
+/// Floats of what attend() keeps per worker, a query block each: outputs and the
+/// scores of a key block; for bf16 also room for what is widened where there is no dot product of
+/// pairs.
 struct AttentionScratch {
   index_t head_dim;
 
   index_t padded() const { return round_up(head_dim, lane_count); }
   index_t outputs() const { return query_block * padded(); }
-  index_t scores() const { return score_rows * score_stride; }
-  index_t wide_queries() const { return query_block * padded(); }
+  index_t scores() const { return query_block * score_stride; }
   index_t wide_block() const { return key_block * padded(); }
 };
 
@@ -54,7 +48,7 @@ struct AttentionScratch {
 template <class T>
 index_t attention_scratch_size(index_t head_dim) {
   const detail::AttentionScratch s{head_dim};
-  const index_t wide = std::is_same_v<T, bf16> ? s.wide_queries() + 2 * s.wide_block() : 0;
+  const index_t wide = std::is_same_v<T, bf16> ? s.outputs() + 2 * s.wide_block() : 0;
   return s.outputs() + s.scores() + wide;
 }
 
@@ -73,133 +67,187 @@ struct AttentionRows {
   index_t head(index_t row) const { return first_head + (heads_are_rows ? row : 0); }
 };
 
-/// Columns of the block [block.begin, block.end) of the segment that a token sees; in a range of
-/// bits the whole block.
-inline Interval visible_columns(const BlockPlan& plan, const KeyRange& range, Interval block,
-                                index_t token) {
-  if (range.cover != KeyRange::Cover::intervals) return {0, block.size()};
-  const Interval keys = plan.row_keys[static_cast<std::size_t>(token)];
-  const Interval columns{std::max<index_t>(keys.begin - block.begin, 0),
-                         std::min(keys.end - block.begin, block.size())};
-  return columns.empty() ? Interval{} : columns;
-}
-
-/// Sets what lies in the whole vectors around `columns` and is not visible to -inf.
-template <class Arch>
-VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval columns,
-                        index_t row_of_block, float* scores) {
+/// A query block of one head, or one query of several heads, on its way over the key blocks.
+template <class Arch, class T>
+class AttentionPass {
+  using E = simd::Multiplied<Arch, T>;
   using V = simd::Floats<Arch>;
-  constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-  if (columns.empty()) return {};
-  const V invisible(minus_infinity);
-  const Interval hull{columns.begin / lane_count * lane_count, round_up(columns.end, lane_count)};
-  VisibleColumns visible{hull, hull};
-  if (columns.begin != hull.begin) {
-    V::select_first(columns.begin - hull.begin, invisible, V::load(scores + hull.begin))
-        .store(scores + hull.begin);
-    visible.clear.begin += lane_count;
-  }
-  if (columns.end != hull.end) {
-    float* last = scores + hull.end - lane_count;
-    V::select_first(columns.end - (hull.end - lane_count), V::load(last), invisible).store(last);
-    visible.clear.end -= lane_count;
-  }
-  if (range.cover != KeyRange::Cover::bits) return visible;
-  const std::uint64_t* word = plan.bits.data() + range.bits + row_of_block * (key_block / 64);
-  bool any = false;
-  for (index_t c = columns.begin; c < columns.end; ++c) {
-    const bool seen = word[c / 64] >> (c % 64) & 1u;
-    if (!seen) scores[c] = minus_infinity;
-    any = any || seen;
-  }
-  return any ? VisibleColumns{hull, {}} : VisibleColumns{};
-}
+  static constexpr bool widens = !std::is_same_v<E, T>;
+  static constexpr index_t group = depth_group<T>;
 
-/// Scores of a row tile with the keys of one block, columns [columns.begin, columns.end):
-/// multiples of 64 and of 16. keys: the block's panels.
-template <class Arch, class E, std::size_t Rows>
-[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* keys,
-                                  index_t depth, Interval columns, float* scores) noexcept {
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
-  const auto multiply = [&]<std::size_t Vectors>(index_t c,
-                                                 std::integral_constant<std::size_t, Vectors>) {
-    Accumulators<Arch, Rows, Vectors> acc;
-    acc.clear();
-    const E* panel =
-        keys + c / panel_width * panel_width * depth + c % panel_width * depth_group<E>;
-    multiply_tile<Arch, E>(queries, query_stride, panel, panel_width, depth, nullptr, acc);
-    acc.store(scores + c, score_stride);
-  };
-  index_t c = columns.begin;
-  while (c + column_of(most) <= columns.end) {
-    multiply(c, std::integral_constant<std::size_t, most>{});
-    c += column_of(most);
+ public:
+  AttentionPass(const AttentionRows<T>& rows, index_t key_head, float* scratch)
+      : rows_(rows),
+        plan_(*rows.call.plan),
+        values_(rows.call.branches[0].panels),
+        key_head_(key_head),
+        padded_(AttentionScratch{values_.head_dim}.padded()) {
+    const AttentionScratch sizes{values_.head_dim};
+    output_ = scratch;
+    scores_ = output_ + sizes.outputs();
+    wide_queries_ = scores_ + sizes.scores();
+    wide_keys_ = wide_queries_ + sizes.outputs();
+    wide_values_ = wide_keys_ + sizes.wide_block();
+    std::fill(output_, output_ + rows.count * padded_, 0.0f);
   }
-  if constexpr (most > 2) {
-    if (c + column_of(2) <= columns.end) {
-      multiply(c, std::integral_constant<std::size_t, 2>{});
-      c += column_of(2);
-    }
-  }
-  for (; c < columns.end; c += column_of(1)) {
-    multiply(c, std::integral_constant<std::size_t, 1>{});
-  }
-}
 
-/// output = fma(output, factor of the row, weights x values) for one panel of channels.
-/// values: (depth, width).
-template <class Arch, class E, std::size_t Rows>
-[[gnu::noinline]] void add_values_tile(const E* weights, index_t weight_stride, const E* values,
-                                       index_t width, index_t depth, const float* factor,
-                                       float* output, index_t output_stride) noexcept {
-  using V = simd::Floats<Arch>;
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
-  const auto multiply = [&]<std::size_t Vectors>(index_t c,
-                                                 std::integral_constant<std::size_t, Vectors>) {
-    Accumulators<Arch, Rows, Vectors> acc;
-    acc.clear();
-    multiply_tile<Arch, E>(weights, weight_stride, values + c * depth_group<E>, width, depth,
-                           nullptr, acc);
-    ROPEWALK_UNROLL
-    for (std::size_t r = 0; r < Rows; ++r) {
-      float* row = output + static_cast<index_t>(r) * output_stride + c;
-      const V scale(factor[r]);
-      ROPEWALK_UNROLL
-      for (std::size_t v = 0; v < Vectors; ++v) {
-        float* o = row + column_of(v);
-        fma(V::load(o), scale, acc.sum[r][v]).store(o);
+  /// All keys of a range.
+  void add(const KeyRange& range) {
+    const AttentionBranch<T>& branch = rows_.call.branches[static_cast<std::size_t>(range.branch)];
+    const index_t depth = branch.panels.key_depth();
+    const T* queries = &branch.queries(rows_.task.queries.begin, rows_.first_head, 0);
+    const index_t stride = branch.queries.stride(rows_.heads_are_rows ? 1 : 0);
+    if constexpr (widens) {
+      for (index_t row = 0; row < rows_.count; ++row) {
+        simd::widen_swapped<Arch>(queries + row * stride, depth, wide_queries_ + row * depth);
       }
     }
-  };
-  index_t c = 0;
-  for (; c + column_of(most) <= width; c += column_of(most)) {
-    multiply(c, std::integral_constant<std::size_t, most>{});
+    const index_t key_base = plan_.segments[static_cast<std::size_t>(rows_.task.segment)].key_base;
+    for (index_t k = range.keys.begin; k < range.keys.end; k += key_block) {
+      const Interval keys{k, std::min(k + key_block, range.keys.end)};
+      find_tiles(range, keys);
+      const index_t slot = key_base + k;
+      if constexpr (widens) {
+        widen(branch.panels, slot, keys.size());
+        score(wide_queries_, depth, wide_keys_, depth);
+      } else {
+        score(queries, stride, branch.panels.key_panel(key_head_, slot), depth);
+      }
+      weigh(range, keys);
+      for (index_t p = 0; p < values_.num_value_panels(); ++p) {
+        if constexpr (widens) {
+          add_values(p, wide_values_ + p * panel_width * round_up(keys.size(), group));
+        } else {
+          add_values(p, values_.value_panel(key_head_, p, slot));
+        }
+      }
+    }
   }
-  for (; c < width; c += column_of(1)) multiply(c, std::integral_constant<std::size_t, 1>{});
-}
 
-/// Masks and weighs the scores of a row tile, and moves its rows' softmax states on.
-template <class Arch, class T>
-[[gnu::noinline]] void weigh_tile(const AttentionRows<T>& rows, const KeyRange& range,
-                                  Interval block, index_t first_row, index_t count,
-                                  Interval columns, float* scores, SoftmaxState* state,
-                                  float* factor) noexcept {
-  const BlockPlan& plan = *rows.call.plan;
-  VisibleColumns visible[score_rows];
-  for (index_t i = 0; i < count; ++i) {
-    const index_t token = rows.token(first_row + i);
-    float* s = scores + i * score_stride;
-    visible[i] = mask_row<Arch>(plan, range, visible_columns(plan, range, block, token),
-                                token - rows.task.queries.begin, s);
-    factor[i] =
-        visible[i].hull.empty() ? 1.0f : state[i].raise(largest_of<Arch>(s, visible[i].hull));
+  /// Divides by the sums and writes the rows of output and lse.
+  void finish() const {
+    for (index_t row = 0; row < rows_.count; ++row) {
+      const index_t token = rows_.token(row), head = rows_.head(row);
+      const SoftmaxState& state = state_[row];
+      const V inverse(state.empty() ? 0.0f : static_cast<float>(1 / state.sum));
+      T* out = &rows_.call.output(token, head, 0);
+      for (index_t c = 0; c < values_.head_dim; c += simd::lanes) {
+        simd::store_rounded_part<Arch>(out + c, V::load(output_ + row * padded_ + c) * inverse,
+                                       values_.head_dim - c);
+      }
+      if (!rows_.call.lse.empty()) rows_.call.lse(head, token) = static_cast<float>(state.lse());
+    }
   }
-  for (index_t i = 0; i < count; ++i) {
-    const float sum = weigh_row<Arch, T>(scores + i * score_stride, visible[i], columns,
-                                         state[i].empty() ? 0 : state[i].reference);
-    state[i].sum += static_cast<double>(sum);
+
+ private:
+  /// Elements that multiply_tile() fetches ahead on its way along the depth.
+  static constexpr index_t lines_ahead(index_t depth) {
+    return depth / group / unrolled_steps<Arch> *
+           static_cast<index_t>(storage_alignment / sizeof(E));
   }
-}
+
+  /// Row tiles that see some of the keys.
+  void find_tiles(const KeyRange& range, Interval keys) {
+    num_tiles_ = 0;
+    for_each_row_tile<Arch>(rows_.count, [&](auto tile_rows, index_t row) {
+      const auto count = static_cast<index_t>(tile_rows());
+      Interval seen{keys.size(), 0};
+      for (index_t i = 0; i < count; ++i) {
+        const Interval columns = visible_columns(plan_, range, keys, rows_.token(row + i));
+        if (columns.empty()) continue;
+        seen = {std::min(seen.begin, columns.begin), std::max(seen.end, columns.end)};
+      }
+      if (!seen.empty()) tiles_[num_tiles_++] = {row, count, seen};
+    });
+  }
+
+  /// Panels of keys and values of a block as floats, the odd element of each pair first.
+  void widen(const KeyValuePanels<T>& keys, index_t slot, index_t count) {
+    const index_t depth = keys.key_depth(), pairs = (count + 1) / 2;
+    simd::widen_panel<Arch>(keys.key_panel(key_head_, slot),
+                            round_up(count, panel_width) / panel_width * depth / 2, panel_width,
+                            wide_keys_);
+    for (index_t p = 0; p < values_.num_value_panels(); ++p) {
+      simd::widen_panel<Arch>(values_.value_panel(key_head_, p, slot), pairs,
+                              values_.value_width(p), wide_values_ + p * panel_width * 2 * pairs);
+    }
+  }
+
+  void score(const E* queries, index_t stride, const E* keys, index_t depth) {
+    index_t end = 0;
+    for (index_t i = 0; i < num_tiles_; ++i) end = std::max(end, tiles_[i].seen.end);
+    for (index_t c = 0; c < end; c += panel_width, keys += panel_width * depth) {
+      for (index_t i = 0; i < num_tiles_; ++i) {
+        const RowTile& tile = tiles_[i];
+        const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
+        if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
+        // The next panel, a part of it during each tile.
+        const E* ahead = keys + panel_width * depth + i * lines_ahead(depth);
+        with_rows<Arch>(tile, [&](auto rows) {
+          score_tile<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
+                                      ahead, scores_ + tile.row * score_stride + c);
+        });
+      }
+    }
+  }
+
+  /// Masks and weighs the scores, and moves the rows' softmax states on.
+  void weigh(const KeyRange& range, Interval keys) {
+    for (index_t t = 0; t < num_tiles_; ++t) {
+      const RowTile& tile = tiles_[t];
+      const Interval columns{tile.seen.begin / panel_width * panel_width,
+                             round_up(tile.seen.end, group * lane_count)};
+      VisibleColumns visible[GemmTile<Arch>::rows];
+      for (index_t i = 0; i < tile.rows; ++i) {
+        const index_t row = tile.row + i, token = rows_.token(row);
+        float* scores = scores_ + row * score_stride;
+        visible[i] = mask_row<Arch>(plan_, range, visible_columns(plan_, range, keys, token),
+                                    token - rows_.task.queries.begin, scores);
+        factor_[row] = visible[i].hull.empty()
+                           ? 1.0f
+                           : state_[row].raise(largest_of<Arch>(scores, visible[i].hull));
+      }
+      for (index_t i = 0; i < tile.rows; ++i) {
+        const index_t row = tile.row + i;
+        SoftmaxState& state = state_[row];
+        state.sum +=
+            static_cast<double>(weigh_row<Arch, T>(scores_ + row * score_stride, visible[i],
+                                                   columns, state.empty() ? 0 : state.reference));
+      }
+    }
+  }
+
+  /// values: of panel p, from the block's first key on
+  void add_values(index_t p, const E* values) {
+    constexpr index_t weight_stride = score_stride * (sizeof(float) / sizeof(E));
+    const index_t width = values_.value_width(p);
+    for (index_t i = 0; i < num_tiles_; ++i) {
+      const RowTile& tile = tiles_[i];
+      const index_t first = tile.seen.begin / panel_width * panel_width;
+      const E* weights = reinterpret_cast<const E*>(scores_ + tile.row * score_stride) + first;
+      with_rows<Arch>(tile, [&](auto rows) {
+        add_values_tile<Arch, E, rows()>(weights, weight_stride, values + first * width, width,
+                                         round_up(tile.seen.end - first, group), factor_ + tile.row,
+                                         output_ + tile.row * padded_ + p * panel_width, padded_);
+      });
+    }
+  }
+
+  const AttentionRows<T>& rows_;
+  const BlockPlan& plan_;
+  const KeyValuePanels<T>& values_;
+  index_t key_head_;
+  index_t padded_;
+  float* output_;  ///< (rows, padded)
+  float* scores_;  ///< (rows, score_stride)
+  float* wide_queries_;
+  float* wide_keys_;
+  float* wide_values_;
+  SoftmaxState state_[query_block];
+  float factor_[query_block];
+  RowTile tiles_[query_block];
+  index_t num_tiles_ = 0;
+};
 
 }  // namespace detail
 
@@ -209,8 +257,8 @@ template <class Arch, class T>
 ///
 /// Canonical arithmetic (docs/design.md): scores are fma chains over channels; per key block the
 /// partial output is an fma chain over keys from zero, then output = fma(output, 2^delta, partial).
-/// Scores of six rows are made, weighed and multiplied with the values while they lie in the L1
-/// cache; each row tile stops at the last key that one of its rows sees.
+/// All rows of a query block pass over 64 keys or values while these lie in the L1 cache; their
+/// scores stay in the L2 cache. Each row tile stops at the last key that one of its rows sees.
 ///
 /// **Cost:** 4 D flops per visible (query, key) pair, rounded up to row tiles and vectors.
 /// **Error:** 2e-6 of max |v| (tests/attention/test_attention.cpp); bf16: as the same formula with
@@ -220,118 +268,20 @@ template <class Arch, class T>
 template <class Arch, class T>
 void attend(const AttentionCall<T>& call, index_t block, index_t key_head,
             float* scratch) noexcept {
-  using V = simd::Floats<Arch>;
-  using E = simd::Multiplied<Arch, T>;
-  constexpr bool widens = !std::is_same_v<E, T>;
-  static_assert(GemmTile<Arch>::rows <= detail::score_rows, "a row tile's scores fit");
-  constexpr index_t vector = depth_group<T> * lane_count;  // columns of a vector of weights
-  const BlockPlan& plan = *call.plan;
-  const QueryBlock& task = plan.query_blocks[static_cast<std::size_t>(block)];
-  const index_t key_base = plan.segments[static_cast<std::size_t>(task.segment)].key_base;
-  const KeyValuePanels<T>& values = call.branches[0].panels;
-  const index_t head_dim = values.head_dim;
-  const index_t group_heads = call.output.extent(1) / values.num_heads;
-  const detail::AttentionScratch sizes{head_dim};
-  const index_t padded = sizes.padded();
-  float* output = scratch;                        // (rows, padded)
-  float* scores = output + sizes.outputs();       // (score_rows, score_stride)
-  float* wide_queries = scores + sizes.scores();  // (rows, depth), only where widened
-  float* wide_keys = wide_queries + sizes.wide_queries();
-  float* wide_values = wide_keys + sizes.wide_block();
-
+  const QueryBlock& task = call.plan->query_blocks[static_cast<std::size_t>(block)];
+  const index_t group_heads = call.output.extent(1) / call.branches[0].panels.num_heads;
   // A single query fills a row tile with its heads; keys and values are then read once for all.
   const bool heads_are_rows = task.queries.size() == 1 && group_heads <= query_block;
-  const index_t rows_at_once = heads_are_rows ? group_heads : 1;
-  for (index_t h = 0; h < group_heads; h += rows_at_once) {
+  const simd::FlushSubnormals flush(std::is_same_v<T, bf16>);
+  for (index_t h = 0; h < group_heads; h += heads_are_rows ? group_heads : 1) {
     const detail::AttentionRows<T> rows{call, task, key_head * group_heads + h,
                                         heads_are_rows ? group_heads : task.queries.size(),
                                         heads_are_rows};
-    SoftmaxState state[query_block];
-    std::fill(output, output + rows.count * padded, 0.0f);
+    detail::AttentionPass<Arch, T> pass(rows, key_head, scratch);
     for (index_t r = task.ranges.begin; r < task.ranges.end; ++r) {
-      const KeyRange& range = plan.ranges[static_cast<std::size_t>(r)];
-      const AttentionBranch<T>& branch = call.branches[static_cast<std::size_t>(range.branch)];
-      const index_t depth = branch.panels.key_depth();
-      const T* stored_queries = &branch.queries(task.queries.begin, rows.first_head, 0);
-      const index_t stored_stride = branch.queries.stride(heads_are_rows ? 1 : 0);
-      const E* queries;
-      index_t query_stride = stored_stride;
-      if constexpr (widens) {
-        for (index_t row = 0; row < rows.count; ++row) {
-          simd::widen_swapped<Arch>(stored_queries + row * stored_stride, depth,
-                                    wide_queries + row * depth);
-        }
-        queries = wide_queries;
-        query_stride = depth;
-      } else {
-        queries = stored_queries;
-      }
-      for (index_t k = range.keys.begin; k < range.keys.end; k += key_block) {
-        const Interval keys{k, std::min(k + key_block, range.keys.end)};
-        const index_t slot = key_base + k, slots = round_up(keys.size(), depth_group<T>);
-        const E* block_keys;
-        if constexpr (widens) {
-          simd::widen_panel<Arch>(branch.panels.key_panel(key_head, slot),
-                                  round_up(keys.size(), panel_width) / panel_width * depth / 2,
-                                  panel_width, wide_keys);
-          for (index_t p = 0; p < values.num_value_panels(); ++p) {
-            simd::widen_panel<Arch>(values.value_panel(key_head, p, slot), slots / 2,
-                                    values.value_width(p), wide_values + p * panel_width * slots);
-          }
-          block_keys = wide_keys;
-        } else {
-          block_keys = branch.panels.key_panel(key_head, slot);
-        }
-        detail::for_each_row_tile<Arch>(rows.count, [&](auto tile_rows, index_t row) {
-          constexpr std::size_t R = tile_rows();
-          constexpr auto count = static_cast<index_t>(R);
-          Interval seen{keys.size(), 0};
-          for (index_t i = 0; i < count; ++i) {
-            const Interval columns =
-                detail::visible_columns(plan, range, keys, rows.token(row + i));
-            if (columns.empty()) continue;
-            seen = {std::min(seen.begin, columns.begin), std::max(seen.end, columns.end)};
-          }
-          if (seen.empty()) return;
-          const index_t first = seen.begin / panel_width * panel_width;
-          const Interval columns{first, round_up(seen.end, vector)};
-          float factor[R];
-          {
-            const simd::FlushSubnormals flush(std::is_same_v<T, bf16>);
-            detail::score_tile<Arch, E, R>(queries + row * query_stride, query_stride, block_keys,
-                                           depth, {first, round_up(seen.end, lane_count)}, scores);
-          }
-          detail::weigh_tile<Arch>(rows, range, keys, row, count, columns, scores, state + row,
-                                   factor);
-          const auto* weights = reinterpret_cast<const E*>(scores) + first;
-          constexpr index_t weight_stride = score_stride * (sizeof(float) / sizeof(E));
-          const index_t sum_depth = round_up(seen.end - first, depth_group<T>);
-          const simd::FlushSubnormals flush(std::is_same_v<T, bf16>);
-          for (index_t p = 0; p < values.num_value_panels(); ++p) {
-            const index_t width = values.value_width(p);
-            const E* from;
-            if constexpr (widens) {
-              from = wide_values + p * panel_width * slots + first * width;
-            } else {
-              from = values.value_panel(key_head, p, slot + first);
-            }
-            detail::add_values_tile<Arch, E, R>(weights, weight_stride, from, width, sum_depth,
-                                                factor, output + row * padded + p * panel_width,
-                                                padded);
-          }
-        });
-      }
+      pass.add(call.plan->ranges[static_cast<std::size_t>(r)]);
     }
-    for (index_t row = 0; row < rows.count; ++row) {
-      const index_t token = rows.token(row), head = rows.head(row);
-      const V inverse(state[row].empty() ? 0.0f : static_cast<float>(1 / state[row].sum));
-      T* out = &call.output(token, head, 0);
-      for (index_t c = 0; c < head_dim; c += simd::lanes) {
-        simd::store_rounded_part<Arch>(out + c, V::load(output + row * padded + c) * inverse,
-                                       head_dim - c);
-      }
-      if (!call.lse.empty()) call.lse(head, token) = static_cast<float>(state[row].lse());
-    }
+    pass.finish();
   }
 }
 

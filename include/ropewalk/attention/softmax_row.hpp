@@ -29,10 +29,17 @@ struct VisibleColumns {
 template <class Arch>
 [[gnu::always_inline]] inline float largest_of(const float* values, Interval hull) {
   using V = simd::Floats<Arch>;
-  V largest = V::load(values + hull.begin);
-  for (index_t c = hull.begin + simd::lanes; c < hull.end; c += simd::lanes) {
+  V largest = V::load(values + hull.begin), others[3] = {largest, largest, largest};
+  index_t c = hull.begin + simd::lanes;
+  for (; c + 4 * simd::lanes <= hull.end; c += 4 * simd::lanes) {
     largest = max(largest, V::load(values + c));
+    ROPEWALK_UNROLL
+    for (index_t i = 0; i < 3; ++i) {
+      others[i] = max(others[i], V::load(values + c + (i + 1) * simd::lanes));
+    }
   }
+  for (; c < hull.end; c += simd::lanes) largest = max(largest, V::load(values + c));
+  largest = max(max(largest, others[0]), max(others[1], others[2]));
   return max_lane(largest);
 }
 
@@ -49,49 +56,70 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
   using V = simd::Floats<Arch>;
   const V invisible(-std::numeric_limits<float>::infinity());
   const simd::Exp2Reference<Arch> reference(row_reference);
-  const auto weight = [&](index_t c, bool masked) __attribute__((always_inline)) {
-    const V s = V::load(scores + c);
-    V p;
-    if constexpr (std::is_same_v<T, float>) {
-      p = simd::exp2_from(s, reference);
-    } else {
-      p = simd::coarse_exp2_from(s, reference);
+  constexpr index_t together = 4;  // vectors
+  constexpr index_t step = together * simd::lanes;
+  // x[i] = weights of the vector at c + 16 i
+  const auto weigh = [&]<std::size_t N>(V(&x)[N], index_t c) __attribute__((always_inline)) {
+    ROPEWALK_UNROLL
+    for (index_t i = 0; i < static_cast<index_t>(N); ++i) {
+      x[i] = V::load(scores + c + i * simd::lanes);
     }
-    return masked ? zero_where_equal(p, s, invisible) : p;
+    if constexpr (std::is_same_v<T, float>) {
+      simd::exp2_from(x, reference, simd::exp2_degree_5);
+    } else {
+      simd::exp2_from(x, reference, simd::exp2_degree_3);
+    }
+  };
+  const auto weigh_part = [&](index_t c) __attribute__((always_inline)) {
+    if (c < visible.hull.begin || c >= visible.hull.end) return V(0.0f);
+    V x[1];
+    weigh(x, c);
+    if (c >= visible.clear.begin && c < visible.clear.end) return x[0];
+    return zero_where_equal(x[0], V::load(scores + c), invisible);
   };
   V sum(0.0f);
   if constexpr (std::is_same_v<T, float>) {
-    const auto weigh = [&](index_t c, bool masked) __attribute__((always_inline)) {
-      const V p = weight(c, masked);
-      p.store(scores + c);
-      sum = sum + p;
-    };
-    const Interval hull = visible.hull;
-    const index_t clear_end = std::max(hull.begin, visible.clear.end);
-    const index_t clear_begin = std::min(std::max(hull.begin, visible.clear.begin), clear_end);
-    index_t c = columns.begin;
-    for (; c < hull.begin; c += simd::lanes) V(0.0f).store(scores + c);
-    for (; c < clear_begin; c += simd::lanes) weigh(c, true);
-    for (; c + 4 * simd::lanes <= clear_end; c += 4 * simd::lanes) {
-      ROPEWALK_UNROLL
-      for (index_t i = 0; i < 4; ++i) weigh(c + i * simd::lanes, false);
+    for (index_t c = columns.begin; c < columns.end;) {
+      if (c >= visible.clear.begin && c + step <= visible.clear.end) {
+        V x[together];
+        weigh(x, c);
+        ROPEWALK_UNROLL
+        for (index_t i = 0; i < together; ++i) {
+          x[i].store(scores + c + i * simd::lanes);
+          sum = sum + x[i];
+        }
+        c += step;
+      } else {
+        const V x = weigh_part(c);
+        x.store(scores + c);
+        sum = sum + x;
+        c += simd::lanes;
+      }
     }
-    for (; c < clear_end; c += simd::lanes) weigh(c, false);
-    for (; c < hull.end; c += simd::lanes) weigh(c, true);
-    for (; c < columns.end; c += simd::lanes) V(0.0f).store(scores + c);
   } else {
-    const auto or_zero = [&](index_t c) __attribute__((always_inline)) {
-      if (c < visible.hull.begin || c >= visible.hull.end) return V(0.0f);
-      return weight(c, c < visible.clear.begin || c >= visible.clear.end);
-    };
-    for (index_t c = columns.begin; c < columns.end; c += 2 * simd::lanes) {
-      const V p = rounded_to_bf16(or_zero(c)), q = rounded_to_bf16(or_zero(c + simd::lanes));
+    const auto put = [&](index_t c, V p, V q) __attribute__((always_inline)) {
+      p = rounded_to_bf16(p);
+      q = rounded_to_bf16(q);
       sum = simd::add_pairs(p, q, sum);
       if constexpr (simd::has_pairs<Arch>) {  // what is overwritten has been read
         simd::store_bf16<Arch>(reinterpret_cast<T*>(scores) + c, p, q);
       } else {
         swap_neighbours(p).store(scores + c);
         swap_neighbours(q).store(scores + c + simd::lanes);
+      }
+    };
+    for (index_t c = columns.begin; c < columns.end;) {
+      if (c >= visible.clear.begin && c + step <= visible.clear.end) {
+        V x[together];
+        weigh(x, c);
+        ROPEWALK_UNROLL
+        for (index_t i = 0; i < together; i += 2) {
+          put(c + i * simd::lanes, x[i], x[i + 1]);
+        }
+        c += step;
+      } else {
+        put(c, weigh_part(c), weigh_part(c + simd::lanes));
+        c += 2 * simd::lanes;
       }
     }
   }

@@ -17,10 +17,11 @@ namespace ropewalk::inline ROPEWALK_ABI {
 inline constexpr double log2_e = 1.44269504088896340736;
 inline constexpr double ln_2 = 0.693147180559945309417;
 
-/// 2^exponent as a float for exponent <= 0; 0 where it would be subnormal.
-constexpr float power_of_two(std::int32_t exponent) {
-  if (exponent < -126) return 0.0f;
-  return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
+/// 2^exponent as a float for exponent <= 0; 0 where it would be subnormal. No branch: whether a
+/// reference moves is a coin's toss in the first blocks of a row.
+constexpr float power_of_two(std::int64_t exponent) {
+  const auto biased = static_cast<std::uint32_t>((exponent < -127 ? -127 : exponent) + 127);
+  return std::bit_cast<float>(biased << 23);
 }
 
 /// Softmax of scores in log2 units, read in pieces: sum = sum over keys of 2^(s - reference). The
@@ -44,10 +45,9 @@ struct SoftmaxState {
       largest = 0;
     }
     const auto rounded = 2 * static_cast<std::int32_t>(std::nearbyint(largest / 2));
-    if (rounded <= reference) return 1.0f;
-    const std::int64_t step = std::int64_t{reference} - rounded;
-    const float factor = power_of_two(static_cast<std::int32_t>(step < -127 ? -127 : step));
-    reference = rounded;
+    const std::int32_t raised = rounded > reference ? rounded : reference;
+    const float factor = power_of_two(std::int64_t{reference} - raised);
+    reference = raised;
     sum *= static_cast<double>(factor);
     return factor;
   }
@@ -78,8 +78,7 @@ inline MergeFactors merge(SoftmaxState& a, const SoftmaxState& b) {
   if (b.reference > a.reference) {
     f.a = a.raise(static_cast<float>(b.reference));
   } else {
-    const std::int64_t step = std::int64_t{b.reference} - a.reference;
-    f.b = power_of_two(static_cast<std::int32_t>(step < -127 ? -127 : step));
+    f.b = power_of_two(std::int64_t{b.reference} - a.reference);
   }
   a.sum += b.sum * static_cast<double>(f.b);
   return f;

@@ -11,10 +11,14 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Finishes 16 elements of a product, those of columns column .. column + 15: epilogue(row, column,
-/// sums).
+/// Finishes elements of a row of a product: epilogue(row, column, sums) for the 16 of columns
+/// column
+/// .. column + 15, or for an array of as many vectors as a tile has, which follow each other.
 template <class E, class Arch>
-concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>>;
+concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>> ||
+                       std::invocable < const E&,
+        index_t, index_t, simd::Floats<Arch>(&)
+[GemmTile<Arch>::vectors] > ;
 
 /// Rows of A that pass over a panel together: the panel is read from the L2 cache this often less,
 /// and their partial sums fit on the stack.
@@ -56,9 +60,14 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Epil
   multiply_tile<Arch, T>(a, lda, b, ldb, depth, ahead, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
-    ROPEWALK_UNROLL
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      epilogue(row + static_cast<index_t>(r), column + column_of(v), acc.sum[r][v]);
+    const index_t at = row + static_cast<index_t>(r);
+    if constexpr (std::invocable<const Epilogue&, index_t, index_t, simd::Floats<Arch>>) {
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        epilogue(at, column + column_of(v), acc.sum[r][v]);
+      }
+    } else {
+      epilogue(at, column, acc.sum[r]);
     }
   }
 }

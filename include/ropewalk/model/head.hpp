@@ -4,6 +4,7 @@
 /// The output matrix and the loss in one pass: per row nll and argmax, logits never leave
 /// registers.
 
+#include <algorithm>
 #include <limits>
 #include <span>
 
@@ -52,17 +53,39 @@ struct HeadRows {
       argmax[r] = 0;
     }
   }
-  /// Logits (base 2) of outputs column .. column + 15, of which `valid` exist.
-  [[gnu::always_inline]] void add(index_t row, index_t column, index_t valid, V logits) {
-    const V nothing(-std::numeric_limits<float>::infinity());
-    if (valid < simd::lanes) logits = V::select_first(valid, logits, nothing);
-    if (any_greater(logits, V(best[row]))) raise(row, column, logits);
+  /// Logits (base 2) of outputs from `column` on, of which `valid` exist.
+  template <std::size_t Vectors>
+  [[gnu::always_inline]] void add(index_t row, index_t column, index_t valid,
+                                  V (&logits)[Vectors]) {
+    constexpr auto width = static_cast<index_t>(Vectors) * simd::lanes;
+    if (valid < width) {
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        logits[v] = V::select_first(valid - detail::column_of(v), logits[v], nothing());
+      }
+    }
+    bool greater = false;
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) greater |= any_greater(logits[v], V(best[row]));
     const index_t at = target[row] - column;
-    if (at >= 0 && at < simd::lanes) target_score[row] = lane(logits, at);
-    simd::Exp2Reference<Arch> reference(lowest[row], magic[row]);
-    V p = simd::exp2_from(logits, reference);
-    if (valid < simd::lanes) p = zero_where_equal(p, logits, nothing);
-    sums[row] = sums[row] + p;
+    const bool has_target = at >= 0 && at < width;
+    if (greater || has_target) {
+      alignas(64) float values[static_cast<std::size_t>(
+          width)];  // a copy, so that the logits themselves stay in registers
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) logits[v].store(values + detail::column_of(v));
+      if (has_target) target_score[row] = values[at];
+      if (greater) raise(row, column, values);
+    }
+    V p[Vectors];
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) p[v] = logits[v];
+    simd::exp2_from(p, simd::Exp2Reference<Arch>(lowest[row], magic[row]), simd::exp2_degree_5);
+    if (valid < width) {
+      for (std::size_t v = 0; v < Vectors; ++v) p[v] = zero_where_equal(p[v], logits[v], nothing());
+    }
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) sums[row] = sums[row] + p[v];
   }
   /// The end of a block of the vocabulary: its lanes are summed by the tree, and blocks in double.
   void end_block(index_t rows) {
@@ -73,28 +96,24 @@ struct HeadRows {
   }
 
  private:
-  static float lane(V x, index_t i) {
-    alignas(64) float values[simd::lanes];
-    x.store(values);
-    return values[i];
-  }
-  /// A logit above all before it, or NaN. Rare: about log(V) times a row.
-  [[gnu::noinline]] void raise(index_t row, index_t column, V logits) {
-    const float largest = max_lane(logits);
-    alignas(64) float values[simd::lanes];
-    logits.store(values);
-    bool ordered = true;
-    for (const float x : values) ordered = ordered && x == x;
-    sums[row] = sums[row] * V(state[row].raise(ordered ? largest : values[0] - values[0]));
+  static V nothing() { return V(-std::numeric_limits<float>::infinity()); }
+  /// Some logit is above all before it, or NaN. Rare: about log(V) times a row.
+  [[gnu::noinline]] void raise(index_t row, index_t column, std::span<const float> values) {
+    float largest = -std::numeric_limits<float>::infinity(), not_ordered = 0;
+    for (const float x : values) {
+      if (x > largest) largest = x;
+      if (x != x) not_ordered = x;
+    }
+    const bool ordered = not_ordered == not_ordered;
+    sums[row] = sums[row] * V(state[row].raise(ordered ? largest : not_ordered));
     if (!ordered) state[row].sum = std::numeric_limits<double>::quiet_NaN();
     const simd::Exp2Reference<Arch> reference(state[row].reference);
     lowest[row] = reference.lowest;
     magic[row] = reference.magic;
     if (!(largest > best[row])) return;
     best[row] = largest;
-    index_t i = 0;
-    while (i < simd::lanes - 1 && values[i] != largest) ++i;
-    argmax[row] = static_cast<TokenId>(column + i);
+    const auto at = std::find(values.begin(), values.end(), largest) - values.begin();
+    argmax[row] = static_cast<TokenId>(column + at);
   }
 };
 
@@ -118,9 +137,10 @@ void head_nll(const T* hidden, index_t ld, std::span<const TokenId> targets,
     const index_t base = j * panel_width;
     multiply_panel<Arch>(
         hidden, ld, rows, head.panel(j), head.width_of_panel(j), head.depth(),
-        [&](index_t row, index_t column, V logits) __attribute__((always_inline)) {
-          row_state.add(row, base + column, head.outputs() - base - column, logits);
-        },
+        [&]<std::size_t Vectors>(index_t row, index_t column, V(&logits)[Vectors])
+            __attribute__((always_inline)) {
+              row_state.add(row, base + column, head.outputs() - base - column, logits);
+            },
         j + 1 < head.num_panels() ? head.panel(j + 1) : nullptr);
     if ((j + 1) % panels_of_block == 0 || j + 1 == head.num_panels()) row_state.end_block(rows);
   }

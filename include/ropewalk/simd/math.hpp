@@ -35,58 +35,62 @@ struct Exp2Reference {
   Floats<Arch> magic;  ///< added to s it leaves round(s) - m in the low bits
 };
 
-namespace detail {
+/// Coefficients of 2^f on [-1/2, 1/2], the highest power first.
+inline constexpr float exp2_degree_5[] = {0.001326472731307149f, 0.009671512991189957f,
+                                          0.05550733581185341f,  0.24022242426872253f,
+                                          0.6931470036506653f,   1.0f};
+inline constexpr float exp2_degree_3[] = {0.05551965f, 0.242256863f, 0.69314f, 1.0f};
 
-/// A score in the parts that its power of two is made of.
-template <class Arch>
-struct ScoreParts {
-  Floats<Arch> fraction;   ///< f = s - n with n = round(s), in [-1/2, 1/2]
-  Floats<Arch> magic_sum;  ///< n - m in its low bits
-};
-
-/// s is clamped to reference.lowest from below.
-template <class Arch>
-[[gnu::always_inline]] inline ScoreParts<Arch> split_score(Floats<Arch> s,
-                                                           const Exp2Reference<Arch>& reference) {
-  s = max(reference.lowest, s);
-  const Floats<Arch> sum = s + reference.magic;
-  return {s - (sum - reference.magic), sum};
+/// x[i] = 2^(x[i] - m) as 2^(n - m) * poly(f) with n = round(x[i]), f = x[i] - n: changing m
+/// multiplies the result by an exact power of two, so softmax bits do not depend on m. x is clamped
+/// to m - 64 from below; |x| < 2^21; NaN stays NaN. The result is an exact product, so adding it to
+/// a sum gives the same bits whether the compiler contracts that or not. The vectors go step by
+/// step together, since one alone would wait for each of its steps.
+///
+/// **Error:** 1.1e-7 relative for exp2_degree_5 (fitted with the constant term exactly 1) plus
+/// three roundings, 1.45e-4 for exp2_degree_3, 1/27 of bf16's rounding; tests/simd/test_math.cpp.
+template <class Arch, std::size_t Vectors, std::size_t Terms>
+[[gnu::always_inline]] inline void exp2_from(Floats<Arch> (&x)[Vectors],
+                                             const Exp2Reference<Arch>& reference,
+                                             const float (&coefficients)[Terms]) {
+  using V = Floats<Arch>;
+  V magic_sum[Vectors];  // n - m in its low bits
+  V f[Vectors];
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) x[i] = max(reference.lowest, x[i]);
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) magic_sum[i] = x[i] + reference.magic;
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) f[i] = magic_sum[i] - reference.magic;
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) f[i] = x[i] - f[i];
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) {
+    x[i] = fma(V(coefficients[0]), f[i], V(coefficients[1]));
+  }
+  ROPEWALK_UNROLL
+  for (std::size_t k = 2; k < Terms; ++k) {
+    ROPEWALK_UNROLL
+    for (std::size_t i = 0; i < Vectors; ++i) x[i] = fma(x[i], f[i], V(coefficients[k]));
+  }
+  ROPEWALK_UNROLL
+  for (std::size_t i = 0; i < Vectors; ++i) x[i] = scale_by_power(x[i], magic_sum[i]);
 }
 
-}  // namespace detail
-
-/// 2^(s - m) as 2^(n - m) * poly(f) with n = round(s), f = s - n: changing m multiplies the result
-/// by an exact power of two, so softmax bits do not depend on m. s is clamped to m - 64 from
-/// below; |s| < 2^21; NaN stays NaN. The result is an exact product, so adding it to a sum gives
-/// the same bits whether the compiler contracts that or not.
-///
-/// **Error:** 1.1e-7 relative for the polynomial (degree 5, fitted to 2^f on [-1/2, 1/2] with the
-/// constant term exactly 1) plus three roundings; tests/simd/test_math.cpp.
+/// The same for one vector: degree 5, and degree 3 for results that are rounded to bf16.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> exp2_from(Floats<Arch> s,
                                                      const Exp2Reference<Arch>& reference) {
-  using V = Floats<Arch>;
-  const auto [f, sum] = detail::split_score(s, reference);
-  V p = fma(V(0.001326472731307149f), f, V(0.009671512991189957f));
-  p = fma(p, f, V(0.05550733581185341f));
-  p = fma(p, f, V(0.24022242426872253f));
-  p = fma(p, f, V(0.6931470036506653f));
-  p = fma(p, f, V(1.0f));
-  return scale_by_power(p, sum);
+  Floats<Arch> x[1] = {s};
+  exp2_from(x, reference, exp2_degree_5);
+  return x[0];
 }
-
-/// As exp2_from() with a polynomial of degree 3, for results that are rounded to bf16.
-///
-/// **Error:** 1.45e-4 relative, 1/27 of bf16's rounding.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> coarse_exp2_from(Floats<Arch> s,
                                                             const Exp2Reference<Arch>& reference) {
-  using V = Floats<Arch>;
-  const auto [f, sum] = detail::split_score(s, reference);
-  V p = fma(V(0.05551965f), f, V(0.242256863f));
-  p = fma(p, f, V(0.69314f));
-  p = fma(p, f, V(1.0f));
-  return scale_by_power(p, sum);
+  Floats<Arch> x[1] = {s};
+  exp2_from(x, reference, exp2_degree_3);
+  return x[0];
 }
 
 /// e^x for x in [-87, 88] (clamped to it); NaN stays NaN.

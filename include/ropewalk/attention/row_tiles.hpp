@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The three steps of blockwise attention on one row tile: scores, weights, products with values.
+
+#include <limits>
+
+#include "ropewalk/attention/panels.hpp"
+#include "ropewalk/attention/softmax_row.hpp"
+#include "ropewalk/linalg/tile.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+namespace detail {
+
+/// Rows of a query block that go through the registers together, and the columns of a key block
+/// that some of them see.
+struct RowTile {
+  index_t row = 0;   ///< the first, within the query block
+  index_t rows = 0;  ///< a size that for_each_row_tile gives
+  Interval seen;
+};
+
+/// Calls f(integral_constant<rows of the tile>).
+template <class Arch, class F>
+[[gnu::always_inline]] inline void with_rows(const RowTile& tile, F&& f) {
+  for_each_row_tile<Arch>(tile.rows, [&](auto rows, index_t) { f(rows); });
+}
+
+/// Columns of the block [block.begin, block.end) of the segment that a token sees; in a range of
+/// bits the whole block.
+inline Interval visible_columns(const BlockPlan& plan, const KeyRange& range, Interval block,
+                                index_t token) {
+  if (range.cover != KeyRange::Cover::intervals) return {0, block.size()};
+  const Interval keys = plan.row_keys[static_cast<std::size_t>(token)];
+  const Interval columns{std::max<index_t>(keys.begin - block.begin, 0),
+                         std::min(keys.end - block.begin, block.size())};
+  return columns.empty() ? Interval{} : columns;
+}
+
+/// Sets what lies in the whole vectors around `columns` and is not visible to -inf.
+template <class Arch>
+VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval columns,
+                        index_t row_of_block, float* scores) {
+  using V = simd::Floats<Arch>;
+  constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+  if (columns.empty()) return {};
+  const V invisible(minus_infinity);
+  const Interval hull{columns.begin / lane_count * lane_count, round_up(columns.end, lane_count)};
+  VisibleColumns visible{hull, hull};
+  if (columns.begin != hull.begin) {
+    V::select_first(columns.begin - hull.begin, invisible, V::load(scores + hull.begin))
+        .store(scores + hull.begin);
+    visible.clear.begin += lane_count;
+  }
+  if (columns.end != hull.end) {
+    float* last = scores + hull.end - lane_count;
+    V::select_first(columns.end - (hull.end - lane_count), V::load(last), invisible).store(last);
+    visible.clear.end -= lane_count;
+  }
+  if (range.cover != KeyRange::Cover::bits) return visible;
+  const std::uint64_t* word = plan.bits.data() + range.bits + row_of_block * (key_block / 64);
+  bool any = false;
+  for (index_t c = columns.begin; c < columns.end; ++c) {
+    const bool seen = word[c / 64] >> (c % 64) & 1u;
+    if (!seen) scores[c] = minus_infinity;
+    any = any || seen;
+  }
+  return any ? VisibleColumns{hull, {}} : VisibleColumns{};
+}
+
+/// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
+/// panel: (depth / group, 64, group); scores: row stride score_stride; ahead: as multiply_tile()'s.
+template <class Arch, class E, std::size_t Rows>
+[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
+                                  index_t depth, index_t columns, const E* ahead,
+                                  float* scores) noexcept {
+  constexpr std::size_t most = GemmTile<Arch>::vectors;
+  const auto multiply = [&]<std::size_t Vectors>(index_t c,
+                                                 std::integral_constant<std::size_t, Vectors>) {
+    Accumulators<Arch, Rows, Vectors> acc;
+    acc.clear();
+    multiply_tile<Arch, E>(queries, query_stride, panel + c * depth_group<E>, panel_width, depth,
+                           c == 0 ? ahead : nullptr, acc);
+    acc.store(scores + c, score_stride);
+  };
+  index_t c = 0;
+  for (; c + column_of(most) <= columns; c += column_of(most)) {
+    multiply(c, std::integral_constant<std::size_t, most>{});
+  }
+  if constexpr (most > 2) {
+    if (c + column_of(2) <= columns) {
+      multiply(c, std::integral_constant<std::size_t, 2>{});
+      c += column_of(2);
+    }
+  }
+  for (; c < columns; c += column_of(1)) multiply(c, std::integral_constant<std::size_t, 1>{});
+}
+
+/// output = fma(output, factor of the row, weights x values) for one panel of channels. weights:
+/// (Rows, depth), row stride weight_stride; values: (depth / group, width, group).
+template <class Arch, class E, std::size_t Rows>
+[[gnu::noinline]] void add_values_tile(const E* weights, index_t weight_stride, const E* values,
+                                       index_t width, index_t depth, const float* factor,
+                                       float* output, index_t output_stride) noexcept {
+  using V = simd::Floats<Arch>;
+  constexpr std::size_t most = GemmTile<Arch>::vectors;
+  const auto multiply = [&]<std::size_t Vectors>(index_t c,
+                                                 std::integral_constant<std::size_t, Vectors>) {
+    Accumulators<Arch, Rows, Vectors> acc;
+    acc.clear();
+    multiply_tile<Arch, E>(weights, weight_stride, values + c * depth_group<E>, width, depth,
+                           nullptr, acc);
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      float* row = output + static_cast<index_t>(r) * output_stride + c;
+      const V scale(factor[r]);
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        float* o = row + column_of(v);
+        fma(V::load(o), scale, acc.sum[r][v]).store(o);
+      }
+    }
+  };
+  index_t c = 0;
+  for (; c + column_of(most) <= width; c += column_of(most)) {
+    multiply(c, std::integral_constant<std::size_t, most>{});
+  }
+  for (; c < width; c += column_of(1)) multiply(c, std::integral_constant<std::size_t, 1>{});
+}
+
+}  // namespace detail
+
+}  // namespace ropewalk::inline ROPEWALK_ABI
