@@ -73,6 +73,7 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   });
   const double natural = options.softmax_scale != 0 ? options.softmax_scale
                                                     : 1 / std::sqrt(static_cast<double>(head_dim));
+  using V = simd::Floats<Arch>;
   const auto scale = static_cast<float>(natural * log2_e);
   const HeadsView<float> scaled(take(checked_mul(queries, heads * head_dim, "queries")),
                                 q.extents());
@@ -80,7 +81,9 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
     for (index_t h = 0; h < heads; ++h) {
       const float* from = &q(t, h, 0);
       float* to = &scaled(t, h, 0);
-      for (index_t d = 0; d < head_dim; ++d) to[d] = from[d] * scale;
+      for (index_t d = 0; d < head_dim; d += simd::lanes) {
+        (V::load_part(from + d, head_dim - d) * V(scale)).store_part(to + d, head_dim - d);
+      }
     }
   });
 

@@ -9,6 +9,7 @@
 
 #include "ropewalk/attention/block_plan.hpp"
 #include "ropewalk/attention/softmax_state.hpp"
+#include "ropewalk/linalg/tile.hpp"
 #include "ropewalk/simd/math.hpp"
 #include "ropewalk/simd/pairs.hpp"
 
@@ -56,10 +57,33 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
   using V = simd::Floats<Arch>;
   const V invisible(-std::numeric_limits<float>::infinity());
   const simd::Exp2Reference<Arch> reference(row_reference);
-  constexpr index_t together = 4;  // vectors
-  constexpr index_t step = together * simd::lanes;
-  // x[i] = weights of the vector at c + 16 i
-  const auto weigh = [&]<std::size_t N>(V(&x)[N], index_t c) __attribute__((always_inline)) {
+  constexpr index_t unit = depth_group<T>;
+  constexpr std::size_t many = 2 * GemmTile<Arch>::vectors;  // that the registers hold
+  V sum(0.0f);
+  // Stores the weights x of the columns from c on, and adds them up.
+  const auto put = [&]<std::size_t N>(index_t c, const V(&x)[N]) __attribute__((always_inline)) {
+    if constexpr (std::is_same_v<T, float>) {
+      ROPEWALK_UNROLL
+      for (index_t i = 0; i < static_cast<index_t>(N); ++i) {
+        x[i].store(scores + c + i * simd::lanes);
+        sum = sum + x[i];
+      }
+    } else {
+      ROPEWALK_UNROLL
+      for (index_t i = 0; i < static_cast<index_t>(N); i += 2) {
+        const index_t at = c + i * simd::lanes;
+        const V p = rounded_to_bf16(x[i]), q = rounded_to_bf16(x[i + 1]);
+        sum = simd::add_pairs(p, q, sum);
+        if constexpr (simd::has_pairs<Arch>) {  // what is overwritten has been read
+          simd::store_bf16<Arch>(reinterpret_cast<T*>(scores) + at, p, q);
+        } else {
+          swap_neighbours(p).store(scores + at);
+          swap_neighbours(q).store(scores + at + simd::lanes);
+        }
+      }
+    }
+  };
+  const auto weigh = [&]<std::size_t N>(index_t c, V(&x)[N]) __attribute__((always_inline)) {
     ROPEWALK_UNROLL
     for (index_t i = 0; i < static_cast<index_t>(N); ++i) {
       x[i] = V::load(scores + c + i * simd::lanes);
@@ -70,59 +94,44 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
       simd::exp2_from(x, reference, simd::exp2_degree_3);
     }
   };
-  const auto weigh_part = [&](index_t c) __attribute__((always_inline)) {
-    if (c < visible.hull.begin || c >= visible.hull.end) return V(0.0f);
-    V x[1];
-    weigh(x, c);
-    if (c >= visible.clear.begin && c < visible.clear.end) return x[0];
-    return zero_where_equal(x[0], V::load(scores + c), invisible);
+  index_t c = columns.begin;
+  // Columns up to `end` that may be invisible, or lie outside of the hull.
+  const auto weigh_masked = [&](index_t end) __attribute__((always_inline)) {
+    for (; c < end; c += unit * simd::lanes) {
+      V x[static_cast<std::size_t>(unit)];
+      ROPEWALK_UNROLL
+      for (index_t i = 0; i < unit; ++i) {
+        const index_t at = c + i * simd::lanes;
+        x[i] = V(0.0f);
+        if (at < visible.hull.begin || at >= visible.hull.end) continue;
+        V one[1];
+        weigh(at, one);
+        x[i] = zero_where_equal(one[0], V::load(scores + at), invisible);
+      }
+      put(c, x);
+    }
   };
-  V sum(0.0f);
-  if constexpr (std::is_same_v<T, float>) {
-    for (index_t c = columns.begin; c < columns.end;) {
-      if (c >= visible.clear.begin && c + step <= visible.clear.end) {
-        V x[together];
-        weigh(x, c);
-        ROPEWALK_UNROLL
-        for (index_t i = 0; i < together; ++i) {
-          x[i].store(scores + c + i * simd::lanes);
-          sum = sum + x[i];
-        }
-        c += step;
-      } else {
-        const V x = weigh_part(c);
-        x.store(scores + c);
-        sum = sum + x;
-        c += simd::lanes;
-      }
+  // As many columns as are all visible up to `end`, N vectors at a time.
+  const auto weigh_clear = [&]<std::size_t N>(std::integral_constant<std::size_t, N>, index_t end)
+      __attribute__((always_inline)) {
+    for (; c + static_cast<index_t>(N) * simd::lanes <= end;
+         c += static_cast<index_t>(N) * simd::lanes) {
+      V x[N];
+      weigh(c, x);
+      put(c, x);
     }
-  } else {
-    const auto put = [&](index_t c, V p, V q) __attribute__((always_inline)) {
-      p = rounded_to_bf16(p);
-      q = rounded_to_bf16(q);
-      sum = simd::add_pairs(p, q, sum);
-      if constexpr (simd::has_pairs<Arch>) {  // what is overwritten has been read
-        simd::store_bf16<Arch>(reinterpret_cast<T*>(scores) + c, p, q);
-      } else {
-        swap_neighbours(p).store(scores + c);
-        swap_neighbours(q).store(scores + c + simd::lanes);
-      }
-    };
-    for (index_t c = columns.begin; c < columns.end;) {
-      if (c >= visible.clear.begin && c + step <= visible.clear.end) {
-        V x[together];
-        weigh(x, c);
-        ROPEWALK_UNROLL
-        for (index_t i = 0; i < together; i += 2) {
-          put(c + i * simd::lanes, x[i], x[i + 1]);
-        }
-        c += step;
-      } else {
-        put(c, weigh_part(c), weigh_part(c + simd::lanes));
-        c += 2 * simd::lanes;
-      }
-    }
+  };
+  const Interval clear{
+      round_up(visible.clear.begin - columns.begin, unit * simd::lanes) + columns.begin,
+      std::min(visible.clear.end, columns.end)};
+  if (!clear.empty()) {
+    weigh_masked(clear.begin);
+    weigh_clear(std::integral_constant<std::size_t, many>{}, clear.end);
+    weigh_clear(
+        std::integral_constant<std::size_t, std::max<std::size_t>(many / 4, depth_group<T>)>{},
+        clear.end);
   }
+  weigh_masked(columns.end);
   return tree_sum(sum);
 }
 
