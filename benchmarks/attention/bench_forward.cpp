@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// \file
-/// Causal attention of one head a thread, everything included (panels, mask, buffers), the masked
+/// Causal attention of one head a thread, panels and mask included, buffers kept, the masked
 /// half not credited; documents packed in one window beside as many windows; and decoding, one
 /// query row against a cache.
 

@@ -37,12 +37,14 @@ struct Result {
 };
 
 template <class Arch = simd::native, class Mask>
-Result run(const Problem& p, const Mask& mask, const Executor& executor = {}) {
+Result run(const Problem& p, const Mask& mask, const Executor& executor = {},
+           Workspace* workspace = nullptr) {
   Result r{std::vector<float>(p.q.size(), -9.0f),
            std::vector<float>(static_cast<std::size_t>(p.heads * p.queries))};
   attention<Arch>(p.q_view(), p.k_view(), p.v_view(), mask,
                   HeadsView<float>(r.out.data(), {p.queries, p.heads, p.head_dim}),
-                  {r.lse.data(), {p.heads, p.queries}}, {.executor = executor});
+                  {r.lse.data(), {p.heads, p.queries}},
+                  {.executor = executor, .workspace = workspace});
   return r;
 }
 
