@@ -29,7 +29,7 @@ struct HeadResult {
 
 namespace detail {
 
-/// What head_nll knows of its rows while logits go by, 16 of a row at a time.
+/// What head_nll knows of its rows while logits go by, those of a row in a tile at a time.
 template <class Arch>
 struct HeadRows {
   using V = simd::Floats<Arch>;
@@ -70,8 +70,8 @@ struct HeadRows {
     const index_t at = target[row] - column;
     const bool has_target = at >= 0 && at < width;
     if (greater || has_target) {
-      alignas(64) float values[static_cast<std::size_t>(
-          width)];  // a copy, so that the logits themselves stay in registers
+      // A copy, so that the logits themselves stay in registers.
+      alignas(64) float values[static_cast<std::size_t>(width)];
       ROPEWALK_UNROLL
       for (std::size_t v = 0; v < Vectors; ++v) logits[v].store(values + detail::column_of(v));
       if (has_target) target_score[row] = values[at];
