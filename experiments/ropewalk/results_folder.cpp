@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <filesystem>
 
-#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include "ropewalk/io/json.hpp"
-#include "ropewalk/io/json_write.hpp"
+
+#include "manifest.hpp"
 
 namespace cli {
 
@@ -17,70 +17,6 @@ namespace {
 bool has_content(const std::string& path) {
   struct stat s {};
   return ::stat(path.c_str(), &s) == 0 && s.st_size > 0;
-}
-
-void create_folders(const std::string& path) {
-  for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
-    const std::string part = path.substr(0, slash);
-    if (::mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) {
-      fail({.kind = errno == ENOSPC || errno == EDQUOT ? ErrorClass::resource : ErrorClass::io,
-            .file = part,
-            .where = "creating the results folder",
-            .found = os_error_text(errno)});
-    }
-    if (slash == std::string::npos) return;
-  }
-}
-
-Value to_value(const JsonView& v);
-
-/// A list of integers, of strings, or of numbers (null is NaN).
-Value list_value(const JsonView& v) {
-  std::vector<std::int64_t> integers;
-  std::vector<double> reals;
-  std::vector<std::string> texts;
-  for (const JsonView& item : v.elements()) {
-    const Value value = to_value(item);
-    if (const auto* integer = std::get_if<std::int64_t>(&value)) integers.push_back(*integer);
-    if (const auto* text = std::get_if<std::string>(&value)) texts.push_back(*text);
-    reals.push_back(number_of(value));
-  }
-  if (integers.size() == reals.size()) return integers;
-  if (texts.size() == reals.size()) return texts;
-  return reals;
-}
-
-Value to_value(const JsonView& v) {
-  const Json& json = v.value();
-  if (json.is_null()) return {};
-  if (json.if_array() != nullptr) return list_value(v);
-  if (const bool* b = json.if_bool()) return *b;
-  if (const std::string* s = json.if_string()) return *s;
-  if (const JsonNumber* n = json.if_number()) {
-    if (n->form == JsonNumber::Form::real || n->form == JsonNumber::Form::huge) return n->real;
-    if (n->form == JsonNumber::Form::natural && (n->natural >> 63) != 0) return n->natural;
-    return v.as_integer();
-  }
-  v.refuse("a number, a string, true, false, null or a list", {}, ErrorClass::state);
-}
-
-/// Runs `read`; what is wrong with our own files is a damaged folder, not a bad input.
-template <class Read>
-void as_state(Read&& read) {
-  try {
-    read();
-  } catch (const Error& error) {
-    ErrorInfo info = error.info();
-    if (exit_code(info.kind) != exit_code(ErrorClass::format)) throw;
-    info.kind = ErrorClass::state;
-    if (info.fix.empty()) info.fix = "Give another --out";
-    fail(std::move(info));
-  }
-}
-
-/// A field for messages; long lists are cut.
-std::string shown(const std::string& json) {
-  return json.size() <= 100 ? json : json.substr(0, 100) + "...";
 }
 
 /// Rows of a log's records, in file order.
@@ -180,7 +116,7 @@ ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const R
   const std::string manifest = path_ + "/manifest.json";
   const std::string results = path_ + "/results.jsonl";
   const std::string config_hash = configuration_hash(configuration);
-  const auto compare = [&] { as_state([&] { compare_manifest(configuration); }); };
+  const auto compare = [&] { as_state([&] { compare_manifest(path_, configuration); }); };
   if (file_exists(manifest)) compare();  // refuses without touching anything
   // An empty log without manifest is what a process leaves that was killed right at its start.
   if (!file_exists(manifest) && has_content(results)) {
@@ -195,18 +131,7 @@ ResultsFolder::ResultsFolder(std::string path, const Row& configuration, const R
   if (file_exists(manifest)) {
     compare();
   } else {
-    std::string text = "{\n  \"config_hash\": \"" + config_hash + "\",\n  \"configuration\": {";
-    const auto members = [&text](const Row& row) {
-      const char* separator = "\n    ";
-      for (const auto& [key, value] : row) {
-        text += separator + json_escape(key) + ": " + to_json(value);
-        separator = ",\n    ";
-      }
-    };
-    members(configuration);
-    text += "\n  },\n  \"environment\": {";
-    members(environment);
-    write_file(manifest, text + "\n  }\n}\n");
+    write_manifest(path_, config_hash, configuration, environment);
   }
   as_state([&] {
     RowReader rows(log_->path(), config_hash);
@@ -223,37 +148,6 @@ void ResultsFolder::remove_losses() const {
       std::filesystem::remove(entry.path(), ignored);
     }
   }
-}
-
-void ResultsFolder::compare_manifest(const Row& configuration) const {
-  const FileSource source(path_ + "/manifest.json");
-  const JsonDocument document = read_json(source);
-  const JsonView there = document.view().at("configuration");
-  std::vector<std::string> changed;
-  const auto note = [&changed](const std::string& key, const std::string& then,
-                               const std::string& now) {
-    changed.push_back(fmt::format("{} (there {}, now {})", key, shown(then), shown(now)));
-  };
-  for (const auto& [key, value] : configuration) {
-    const Json* found = there.value().find(key);
-    const JsonDocument now = parse_json(to_json(value), key);
-    if (found == nullptr) {
-      note(key, "absent", to_json(value));
-    } else if (!same_json(*found, now.root)) {
-      note(key, to_json(to_value(there.at(key))), to_json(value));
-    }
-  }
-  for (const std::string& key : there.as_object().keys) {
-    const bool known = std::any_of(configuration.begin(), configuration.end(),
-                                   [&key](const auto& field) { return field.first == key; });
-    if (!known) note(key, "present", "absent");
-  }
-  if (changed.empty()) return;
-  fail({.kind = ErrorClass::resume,
-        .file = path_,
-        .found = "results of another configuration: " + fmt::format("{}", fmt::join(changed, "; ")),
-        .expected = "the configuration of this command",
-        .fix = "Give another --out"});
 }
 
 }  // namespace cli

@@ -43,8 +43,6 @@ class ResultsFolder {
   void remove_losses() const;
 
  private:
-  void compare_manifest(const Row& configuration) const;
-
   std::string path_;
   std::optional<RecordLog> log_;
   KnownCells known_;

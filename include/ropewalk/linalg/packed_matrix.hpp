@@ -55,6 +55,11 @@ class PackedMatrix {
   }
   /// (depth / depth_group, width_of_panel(j), depth_group), row-major.
   const T* panel(index_t j) const { return storage_.data() + j * panel_width * depth(); }
+  T* panel(index_t j) { return storage_.data() + j * panel_width * depth(); }
+  /// All elements in the order in which they are stored, padding included: for what is done to each
+  /// alike.
+  std::span<T> storage() { return storage_.span(); }
+  std::span<const T> storage() const { return storage_.span(); }
 
   T& operator()(index_t output, index_t input) { return storage_[offset(output, input)]; }
   const T& operator()(index_t output, index_t input) const {

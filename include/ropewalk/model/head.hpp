@@ -117,22 +117,13 @@ struct HeadRows {
   }
 };
 
-}  // namespace detail
-
-/// results[r] of hidden row r against targets[r], for at most head_rows rows. Sums of the
-/// vocabulary are formed in fixed blocks of 512 outputs that are added in order (canonical
-/// arithmetic).
-///
-/// **Cost:** 2 * rows * C * V flops; memory independent of V.
-/// **Error:** 2 u32 (|max logit| + |lse|) + 1e-7 (tests/model/test_head.cpp).
-/// \param hidden (rows, head.depth()) normed hidden states times log2(e), row stride ld
+/// Lets all logits of the rows go by, panel by panel; sums of the vocabulary are formed in fixed
+/// blocks of 512 outputs that are added in order (canonical arithmetic).
 template <class Arch, class T>
-void head_nll(const T* hidden, index_t ld, std::span<const TokenId> targets,
-              const PackedMatrix<T>& head, std::span<HeadResult> results) noexcept {
+void read_logits(const T* hidden, index_t ld, index_t rows, const PackedMatrix<T>& head,
+                 HeadRows<Arch>& row_state) noexcept {
   using V = simd::Floats<Arch>;
   constexpr index_t panels_of_block = key_block / panel_width;
-  const auto rows = static_cast<index_t>(targets.size());
-  detail::HeadRows<Arch> row_state(targets);
   for (index_t j = 0; j < head.num_panels(); ++j) {
     const index_t base = j * panel_width;
     multiply_panel<Arch>(
@@ -144,10 +135,30 @@ void head_nll(const T* hidden, index_t ld, std::span<const TokenId> targets,
         j + 1 < head.num_panels() ? head.panel(j + 1) : nullptr);
     if ((j + 1) % panels_of_block == 0 || j + 1 == head.num_panels()) row_state.end_block(rows);
   }
+}
+
+/// Result of row r once all logits have gone by.
+template <class Arch>
+HeadResult result_of(const HeadRows<Arch>& row_state, index_t r) {
+  const double target = static_cast<double>(row_state.target_score[r]);
+  return {std::fma(-target, ln_2, row_state.state[r].lse()), row_state.argmax[r]};
+}
+
+}  // namespace detail
+
+/// results[r] of hidden row r against targets[r], for at most head_rows rows.
+///
+/// **Cost:** 2 * rows * C * V flops; memory independent of V.
+/// **Error:** 2 u32 (|max logit| + |lse|) + 1e-7 (tests/model/test_head.cpp).
+/// \param hidden (rows, head.depth()) normed hidden states times log2(e), row stride ld
+template <class Arch, class T>
+void head_nll(const T* hidden, index_t ld, std::span<const TokenId> targets,
+              const PackedMatrix<T>& head, std::span<HeadResult> results) noexcept {
+  const auto rows = static_cast<index_t>(targets.size());
+  detail::HeadRows<Arch> row_state(targets);
+  detail::read_logits(hidden, ld, rows, head, row_state);
   for (index_t r = 0; r < rows; ++r) {
-    const double target = static_cast<double>(row_state.target_score[r]);
-    results[static_cast<std::size_t>(r)] = {std::fma(-target, ln_2, row_state.state[r].lse()),
-                                            row_state.argmax[r]};
+    results[static_cast<std::size_t>(r)] = detail::result_of(row_state, r);
   }
 }
 

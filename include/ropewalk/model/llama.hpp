@@ -11,6 +11,7 @@
 #include "ropewalk/model/forward_buffers.hpp"
 #include "ropewalk/model/kernel_table.hpp"
 #include "ropewalk/model/kv_cache.hpp"
+#include "ropewalk/model/norm_head.hpp"
 #include "ropewalk/model/token_batch.hpp"
 #include "ropewalk/model/weights.hpp"
 
@@ -37,28 +38,9 @@ Llama<T> make_llama(LlamaConfig config, LlamaWeights<T> weights) {
           "weights of num_hidden_layers layers");
   Llama<T> model{std::move(config), std::move(weights), {}};
   if (!model.config.norm_head) return model;
-  const index_t size = model.config.hidden_size;
-  model.normalized_head = PackedMatrix<T>(model.config.vocab_size, size);
-  std::vector<float> row(static_cast<std::size_t>(size));
-  std::vector<T> stored(row.size());
-  for (index_t n = 0; n < model.config.vocab_size; ++n) {
-    model.weights.head().get_row(n, std::span(row));
-    double squares = 0;
-    for (const float w : row) {
-      squares = std::fma(static_cast<double>(w), static_cast<double>(w), squares);
-    }
-    if (!(squares > 0)) {
-      fail({.kind = ErrorClass::numeric,
-            .field = "lm_head.weight",
-            .found = "row " + std::to_string(n) + " of norm " + std::to_string(squares),
-            .expected = "a positive norm: norm_head divides each row by it"});
-    }
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      stored[i] =
-          simd::rounded_to<T>(static_cast<float>(static_cast<double>(row[i]) / std::sqrt(squares)));
-    }
-    model.normalized_head.set_row(n, stored);
-  }
+  const PackedMatrix<T>& head = model.weights.head();
+  model.normalized_head = PackedMatrix<T>(head.outputs(), head.inputs());
+  for (index_t j = 0; j < head.num_panels(); ++j) normalize_rows(head, model.normalized_head, j);
   return model;
 }
 
@@ -71,6 +53,11 @@ void rotate_by_row(const LlamaConfig& c, const KernelTable<T>& kernels, const Ro
   const HeadTurn turn = turn_of(rotary, token);
   kernels.rotate_head(c.pair_layout, head + turn.first_channel, turn.cos, turn.sin, turn.pairs,
                       Rotation::forward);
+}
+
+/// What a layer multiplies rotated queries with, for a base-2 softmax.
+inline float query_factor(const LlamaConfig& c, const LayerPlan& plan) {
+  return static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
 }
 
 /// The finisher of the query/key/value products of a tile of tokens: rotates the staged heads and
@@ -86,8 +73,7 @@ void project_tile(const Llama<T>& model, const LlamaLayer<T>& layer, const Layer
   float* staged = scratch + token_tile * b.hidden_stride;
   kernels.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
                   layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, b.hidden_stride);
-  const auto scale =
-      static_cast<float>(plan.logit_scale * log2_e / std::sqrt(static_cast<double>(c.head_dim)));
+  const float scale = query_factor(c, plan);
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
     const index_t stride = round_up(c.query_size(), lane_count);
     kernels.multiply(normed, b.hidden_stride, count, layer.q_proj, staged, stride);

@@ -56,6 +56,7 @@ struct Register {
   static Float sub(Float a, Float b) { return a - b; }
   static Float mul(Float a, Float b) { return a * b; }
   static Float div(Float a, Float b) { return a / b; }
+  static Float sqrt(Float a) { return xsimd::sqrt(a); }
   static Float max(Float a, Float b) { return xsimd::max(a, b); }
   static Float min(Float a, Float b) { return xsimd::min(a, b); }
   static Float zero_where_equal(Float x, Float a, Float b) {
@@ -142,6 +143,7 @@ struct Register<portable> {
   static float sub(float a, float b) { return a - b; }
   static float mul(float a, float b) { return a * b; }
   static float div(float a, float b) { return a / b; }
+  static float sqrt(float a) { return std::sqrt(a); }
   static float max(float a, float b) { return a > b ? a : b; }  // as maxps: b when unordered
   static float min(float a, float b) { return a < b ? a : b; }
   static float zero_where_equal(float x, float a, float b) { return a == b ? 0.f : x; }
@@ -233,6 +235,11 @@ class Floats {
   /// The larger of each lane; b where either is NaN.
   [[gnu::always_inline]] friend Floats max(Floats a, Floats b) { return map(&R::max, a, b); }
   [[gnu::always_inline]] friend Floats min(Floats a, Floats b) { return map(&R::min, a, b); }
+  /// Rounded once; NaN below zero.
+  [[gnu::always_inline]] friend Floats sqrt(Floats a) {
+    each_register([&](auto i) __attribute__((always_inline)) { a.r_[i] = R::sqrt(a.r_[i]); });
+    return a;
+  }
   /// a * b + c, rounded once.
   [[gnu::always_inline]] friend Floats fma(Floats a, Floats b, Floats c) {
     if constexpr (registers == 1) {

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// Gradients of a Llama's row operations: RMSNorm and SwiGLU's product.
+
+#include <cmath>
+
+#include "ropewalk/linalg/rows.hpp"
+#include "ropewalk/simd/math.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// Gradient of y = rmsnorm(x) with respect to x, row by row, added to what flows past the norm.
+/// With s = 1 / sqrt(mean(x^2) + eps) and g the norm's weight:
+///
+///     dx = past + s (g dy) - x s^3 / size * sum_i x_i g_i dy_i
+///
+/// x, dy, past, dx: (rows, size), row strides as given; dx may be past or dy. What pads dx to a
+/// multiple of 16 becomes zero. inverse_rms: (rows), gets s.
+///
+/// **Error:** 8 units of 2^-24 of |past| + s |g dy| + the last term (tests/linalg).
+/// **Source:** arXiv:1910.07467
+template <class Arch>
+void rmsnorm_gradient(const float* x, index_t ldx, index_t rows, index_t size, const float* weight,
+                      double eps, const float* dy, index_t lddy, const float* past, index_t ldp,
+                      float* dx, index_t lddx, float* inverse_rms) noexcept {
+  using V = simd::Floats<Arch>;
+  for (index_t r = 0; r < rows; ++r, x += ldx, dy += lddy, past += ldp, dx += lddx) {
+    V squares(0.0f), dots(0.0f);
+    for (index_t i = 0; i < size; i += simd::lanes) {
+      const V v = V::load_part(x + i, size - i);
+      const V scaled = V::load_part(dy + i, size - i) * V::load_part(weight + i, size - i);
+      squares = fma(v, v, squares);
+      dots = fma(v, scaled, dots);
+    }
+    const auto count = static_cast<double>(size);
+    const double s = 1 / std::sqrt(static_cast<double>(tree_sum(squares)) / count + eps);
+    const double back = -static_cast<double>(tree_sum(dots)) * s * s * s / count;
+    const V scale(static_cast<float>(s)), along(static_cast<float>(back));
+    inverse_rms[r] = static_cast<float>(s);
+    for (index_t i = 0; i < size; i += simd::lanes) {
+      const V v = V::load_part(x + i, size - i), p = V::load_part(past + i, size - i);
+      const V scaled = V::load_part(dy + i, size - i) * V::load_part(weight + i, size - i);
+      fma(v, along, fma(scaled, scale, p)).store(dx + i);
+    }
+  }
+}
+
+/// Gradient of rmsnorm() with respect to its weight, for channels [columns.begin, columns.end):
+/// gradient[c] = fma chain over rows ascending of dy[r][c] * (x[r][c] * inverse_rms[r]), continued
+/// from gradient. columns.begin is a multiple of 16.
+template <class Arch>
+void norm_weight_gradient(const float* x, index_t ldx, const float* dy, index_t lddy,
+                          const float* inverse_rms, index_t rows, Interval columns,
+                          float* gradient) noexcept {
+  using V = simd::Floats<Arch>;
+  for (index_t c = columns.begin; c < columns.end; c += simd::lanes) {
+    const index_t count = columns.end - c;
+    V sum = V::load_part(gradient + c, count);
+    for (index_t r = 0; r < rows; ++r) {
+      const V normed = V::load_part(x + r * ldx + c, count) * V(inverse_rms[r]);
+      sum = fma(V::load_part(dy + r * lddy + c, count), normed, sum);
+    }
+    sum.store_part(gradient + c, count);
+  }
+}
+
+/// out = silu(gate) * up, the bits of gemm_swiglu(). gate, up: (rows, size padded to 16), row
+/// stride ld; out: row stride ldo, rounded to T.
+template <class Arch, class T>
+void swiglu(const float* gate, const float* up, index_t ld, index_t rows, index_t size, T* out,
+            index_t ldo) noexcept {
+  using V = simd::Floats<Arch>;
+  for (index_t r = 0; r < rows; ++r) {
+    for (index_t i = 0; i < size; i += simd::lanes) {
+      const V g = V::load(gate + r * ld + i), u = V::load(up + r * ld + i);
+      simd::store_rounded<Arch>(out + r * ldo + i, simd::silu(g) * u);
+    }
+  }
+}
+
+/// Gradient of out = silu(gate) * up, in place of gate and up, and out itself once more, which the
+/// gradient of the next product needs. With h = sigma(g) = 1 / (1 + e^-g):
+///
+///     d gate = dout * up * (h + g h (1 - h)),   d up = dout * g h
+///
+/// gate, up: (rows, size padded to 16), row stride ld; dout: row stride ldd, may be out's memory.
+template <class Arch, class T>
+void swiglu_gradient(float* gate, float* up, index_t ld, index_t rows, index_t size,
+                     const float* dout, index_t ldd, T* out, index_t ldo) noexcept {
+  using V = simd::Floats<Arch>;
+  const V one(1.0f), lowest(-80.0f);  // as silu() clamps
+  for (index_t r = 0; r < rows; ++r) {
+    for (index_t i = 0; i < size; i += simd::lanes) {
+      const V g = V::load(gate + r * ld + i), u = V::load(up + r * ld + i);
+      const V d = V::load(dout + r * ldd + i);
+      const V silu = simd::silu(g);
+      const V h = simd::reciprocal(one + simd::exp(V(0.0f) - max(lowest, g)));
+      (d * u * fma(silu, one - h, h)).store(gate + r * ld + i);
+      (d * silu).store(up + r * ld + i);
+      simd::store_rounded<Arch>(out + r * ldo + i, silu * u);
+    }
+  }
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI
