@@ -70,11 +70,11 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
 }
 
 /// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
-/// panel: (depth / group, 64, group); scores: row stride score_stride; ahead: as multiply_tile()'s.
+/// panel: (depth / group, 64, group); scores: row stride ld; ahead: as multiply_tile()'s.
 template <class Arch, class E, std::size_t Rows>
 [[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
                                   index_t depth, index_t columns, const E* ahead,
-                                  float* scores) noexcept {
+                                  float* scores, index_t ld) noexcept {
   constexpr std::size_t most = GemmTile<Arch>::vectors;
   const auto multiply = [&]<std::size_t Vectors>(index_t c,
                                                  std::integral_constant<std::size_t, Vectors>) {
@@ -82,7 +82,7 @@ template <class Arch, class E, std::size_t Rows>
     acc.clear();
     multiply_tile<Arch, E>(queries, query_stride, panel + c * depth_group<E>, panel_width, depth,
                            c == 0 ? ahead : nullptr, acc);
-    acc.store(scores + c, score_stride);
+    acc.store(scores + c, ld);
   };
   index_t c = 0;
   for (; c + column_of(most) <= columns; c += column_of(most)) {

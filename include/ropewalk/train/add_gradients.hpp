@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// The gradient of a batch's loss: a forward pass that keeps its activations, and its way back.
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "ropewalk/train/gradient_buffers.hpp"
+#include "ropewalk/train/trainable_llama.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+struct GradientOptions {
+  double scale = 1;        ///< multiplies the batch's loss weights
+  bool recompute = false;  ///< keep only the layers' inputs, and compute the rest twice
+};
+
+namespace detail {
+
+/// dW += dY^T X of one panel of a matrix, as a task.
+struct WeightGradientTask {
+  const float* x;
+  index_t ldx;
+  const float* dy;  // of the whole matrix
+  index_t lddy;
+  PackedMatrix<float>* gradient;
+  index_t panel;
+
+  index_t cost() const { return gradient->inputs() * gradient->width_of_panel(panel); }
+};
+
+/// A pass over a batch: layers forward, the head, and layers backward.
+class GradientPass {
+ public:
+  GradientPass(const TrainableLlama& trainable, std::span<const LayerPlan> layers,
+               const TokenBatch& batch, const TrainingKernels& kernels, const Executor& executor,
+               LlamaGradients& gradients, const GradientBuffers& buffers, index_t scored)
+      : trainable_(trainable),
+        model_(trainable.model),
+        c_(trainable.model.config),
+        plans_(layers),
+        batch_(batch),
+        kernels_(kernels),
+        executor_(executor),
+        gradients_(gradients),
+        b_(buffers),
+        tokens_(static_cast<index_t>(batch.tokens.size())),
+        scored_(scored) {}
+
+  void run(bool recompute, std::span<HeadResult> results) {
+    const auto layers = static_cast<index_t>(b_.layers.size());
+    embed();
+    for (index_t l = 0; l < layers; ++l) forward_layer(l);
+    head(results);
+    for (index_t l = layers - 1; l >= 0; --l) {
+      if (recompute && l + 1 < layers) forward_layer(l);
+      backward_layer(l);
+    }
+    embed_gradient();
+  }
+
+ private:
+  float* scratch(index_t worker) const { return b_.scratch + worker * b_.scratch_size; }
+  const LayerPlan& plan(index_t l) const {
+    return plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(l)];
+  }
+  /// f(rows, worker) for tiles of `count` rows.
+  template <class F>
+  void for_each_tile(index_t count, F&& f) const {
+    const index_t size = balanced_tile(count, executor_.workers());
+    for_each_in_runs(executor_, (count + size - 1) / size, [&](index_t tile, index_t worker) {
+      f(Interval{tile * size, std::min(count, (tile + 1) * size)}, worker);
+    });
+  }
+
+  void embed() const {
+    float* hidden = b_.layers.empty() ? b_.last_hidden : b_.layers[0].projected.hidden;
+    for_each_in_runs(executor_, tokens_, [&](index_t t, index_t) {
+      float* row = hidden + t * b_.hidden_stride;
+      std::fill(row + c_.hidden_size, row + b_.hidden_stride, 0.0f);
+      model_.weights.embed_tokens.get_row(batch_.tokens[static_cast<std::size_t>(t)],
+                                          std::span(row, static_cast<std::size_t>(c_.hidden_size)));
+    });
+  }
+
+  void forward_layer(index_t l) const {
+    const LayerActivations& a = b_.layers[static_cast<std::size_t>(l)];
+    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
+    const KernelTable<float>& k = kernels_.forward;
+    for_each_tile(tokens_, [&](Interval rows, index_t worker) {
+      project_tile(model_, layer, plan(l), k, a.projected, rows, scratch(worker));
+    });
+    const AttentionCall<float> call{
+        .branches = a.projected.branches,
+        .plan = plan(l).blocks,
+        .output = {a.attended, {tokens_, c_.num_attention_heads, c_.head_dim}},
+        .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
+    const auto blocks = static_cast<index_t>(call.plan->query_blocks.size());
+    for_each_dealt(executor_, blocks * c_.num_key_value_heads, [&](index_t task, index_t worker) {
+      k.attend(call, blocks - 1 - task / c_.num_key_value_heads, task % c_.num_key_value_heads,
+               scratch(worker));
+    });
+    float* output = static_cast<std::size_t>(l) + 1 < b_.layers.size()
+                        ? b_.layers[static_cast<std::size_t>(l) + 1].projected.hidden
+                        : b_.last_hidden;
+    for_each_tile(tokens_, [&](Interval rows, index_t worker) {
+      const index_t first = rows.begin * b_.hidden_stride, size = rows.size() * b_.hidden_stride;
+      float* middle = a.middle + first;
+      std::copy_n(a.projected.hidden + first, size, middle);
+      k.multiply_add(a.attended + rows.begin * c_.query_size(), c_.query_size(), rows.size(),
+                     layer.o_proj, middle, b_.hidden_stride);
+      float* normed = scratch(worker);
+      float* fed = normed + token_tile * b_.hidden_stride;
+      float* gate = a.gate + rows.begin * b_.fed_stride;
+      float* up = a.up + rows.begin * b_.fed_stride;
+      k.rmsnorm(middle, b_.hidden_stride, rows.size(), c_.hidden_size,
+                layer.post_attention_layernorm.data(), c_.rms_norm_eps, 1.0f, normed,
+                b_.hidden_stride);
+      k.multiply(normed, b_.hidden_stride, rows.size(), layer.gate_proj, gate, b_.fed_stride);
+      k.multiply(normed, b_.hidden_stride, rows.size(), layer.up_proj, up, b_.fed_stride);
+      kernels_.swiglu(gate, up, b_.fed_stride, rows.size(), c_.intermediate_size, fed,
+                      b_.fed_stride);
+      std::copy_n(middle, size, output + first);
+      k.multiply_add(fed, b_.fed_stride, rows.size(), layer.down_proj, output + first,
+                     b_.hidden_stride);
+    });
+  }
+
+  /// Final norm, loss, and the gradients of both, chunk by chunk of the vocabulary; d_hidden is
+  /// that of the last layer's output afterwards.
+  void head(std::span<HeadResult> results) {
+    const index_t stride = b_.hidden_stride;
+    const float* norm = model_.weights.norm.data();
+    for_each_tile(scored_, [&](Interval rows, index_t) {
+      float* hidden = b_.gathered + rows.begin * stride;
+      HeadResult found[head_rows];
+      for (index_t r = 0; r < rows.size(); ++r) {
+        std::copy_n(b_.last_hidden + b_.scored[rows.begin + r] * stride, stride,
+                    hidden + r * stride);
+      }
+      const auto norm_to = [&](float* out, double factor) {
+        kernels_.forward.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
+                                 static_cast<float>(factor), out + rows.begin * stride, stride);
+      };
+      norm_to(b_.normed, 1);
+      norm_to(b_.scaled, log2_e);
+      const auto count = static_cast<std::size_t>(rows.size());
+      kernels_.head_nll_lse(b_.scaled + rows.begin * stride, stride,
+                            {b_.targets + rows.begin, count}, model_.head(), {found, count},
+                            b_.lse + rows.begin);
+      for (index_t r = 0; r < rows.size(); ++r) {
+        results[static_cast<std::size_t>(b_.scored[rows.begin + r])] = found[r];
+      }
+      std::fill_n(b_.d_normed + rows.begin * stride, rows.size() * stride, 0.0f);
+    });
+    PackedMatrix<float>& d_head =
+        c_.tie_word_embeddings ? gradients_.weights.embed_tokens : gradients_.weights.lm_head;
+    for (index_t first = 0; first < c_.vocab_size; first += head_chunk) {
+      const Interval chunk{first, std::min(first + head_chunk, c_.vocab_size)};
+      for_each_tile(scored_, [&](Interval rows, index_t) {
+        float* d_logits = b_.d_logits + rows.begin * b_.logits_stride;
+        kernels_.head_gradient(b_.scaled + rows.begin * stride, stride,
+                               {b_.targets + rows.begin, static_cast<std::size_t>(rows.size())},
+                               model_.head(), b_.lse + rows.begin, b_.weights + rows.begin, chunk,
+                               d_logits, b_.logits_stride);
+        kernels_.gemm_add_inputs(d_logits, b_.logits_stride, rows.size(), trainable_.head_transpose,
+                                 chunk, b_.d_normed + rows.begin * stride, stride);
+      });
+      const index_t panels = (chunk.size() + panel_width - 1) / panel_width;
+      for_each_dealt(executor_, panels, [&](index_t j, index_t) {
+        kernels_.add_weight_gradient(b_.normed, stride, b_.d_logits + j * panel_width,
+                                     b_.logits_stride, scored_, d_head, first / panel_width + j);
+      });
+    }
+    std::fill_n(b_.d_hidden, tokens_ * stride, 0.0f);
+    for_each_tile(scored_, [&](Interval rows, index_t) {
+      for (index_t r = rows.begin; r < rows.end; ++r) {
+        float* d = b_.d_hidden + b_.scored[r] * stride;
+        kernels_.rmsnorm_gradient(b_.gathered + r * stride, stride, 1, c_.hidden_size, norm,
+                                  c_.rms_norm_eps, b_.d_normed + r * stride, stride, d, stride, d,
+                                  stride, b_.inverse_rms + r);
+      }
+    });
+    add_norm_gradient(b_.gathered, scored_, gradients_.weights.norm);
+  }
+
+  void add_norm_gradient(const float* x, index_t rows, Buffer<float>& gradient) const {
+    const index_t blocks = (c_.hidden_size + lane_count - 1) / lane_count;
+    for_each_in_runs(executor_, blocks, [&](index_t i, index_t) {
+      kernels_.norm_weight_gradient(
+          x, b_.hidden_stride, b_.d_normed, b_.hidden_stride, b_.inverse_rms, rows,
+          {i * lane_count, std::min((i + 1) * lane_count, c_.hidden_size)}, gradient.data());
+    });
+  }
+
+  void backward_layer(index_t l) {
+    const LayerActivations& a = b_.layers[static_cast<std::size_t>(l)];
+    LlamaLayer<float>& d_layer = gradients_.weights.layers[static_cast<std::size_t>(l)];
+    for_each_tile(tokens_, [&](Interval rows, index_t worker) {
+      feed_forward_gradient_tile(l, a, rows, scratch(worker));
+    });
+    tasks_.clear();
+    add_tasks(b_.fed, b_.fed_stride, b_.d_hidden, b_.hidden_stride, d_layer.down_proj);
+    add_tasks(b_.normed, b_.hidden_stride, a.gate, b_.fed_stride, d_layer.gate_proj);
+    add_tasks(b_.normed, b_.hidden_stride, a.up, b_.fed_stride, d_layer.up_proj);
+    add_tasks(a.attended, c_.query_size(), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
+    add_weight_gradients();
+    add_norm_gradient(a.middle, tokens_, d_layer.post_attention_layernorm);
+    attention_gradient(l, a);
+    for_each_tile(tokens_, [&](Interval rows, index_t) { projection_gradient_tile(l, a, rows); });
+    tasks_.clear();
+    add_tasks(b_.normed, b_.hidden_stride, b_.d_queries[0], b_.heads_stride, d_layer.q_proj);
+    add_tasks(b_.normed, b_.hidden_stride, b_.d_keys[0], b_.key_heads_stride, d_layer.k_proj);
+    add_tasks(b_.normed, b_.hidden_stride, b_.d_values, b_.key_heads_stride, d_layer.v_proj);
+    add_weight_gradients();
+    add_norm_gradient(a.projected.hidden, tokens_, d_layer.input_layernorm);
+  }
+
+  /// From d_hidden to d_middle, d_attended, and the gradients of gate and up.
+  void feed_forward_gradient_tile(index_t l, const LayerActivations& a, Interval rows,
+                                  float* d_fed) const {
+    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
+    const LayerTransposes& w = trainable_.transposes[static_cast<std::size_t>(l)];
+    const KernelTable<float>& k = kernels_.forward;
+    const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
+    const index_t fed_at = rows.begin * b_.fed_stride;
+    const float* norm = layer.post_attention_layernorm.data();
+    k.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
+              b_.normed + at, stride);
+    k.multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride);
+    kernels_.swiglu_gradient(a.gate + fed_at, a.up + fed_at, b_.fed_stride, count,
+                             c_.intermediate_size, d_fed, b_.fed_stride, b_.fed + fed_at,
+                             b_.fed_stride);
+    k.multiply(a.gate + fed_at, b_.fed_stride, count, w.gate_proj, b_.d_normed + at, stride);
+    k.multiply_add(a.up + fed_at, b_.fed_stride, count, w.up_proj, b_.d_normed + at, stride);
+    kernels_.rmsnorm_gradient(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
+                              b_.d_normed + at, stride, b_.d_hidden + at, stride, b_.d_middle + at,
+                              stride, b_.inverse_rms + rows.begin);
+    k.multiply(b_.d_middle + at, stride, count, w.o_proj,
+               b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride);
+  }
+
+  HeadsView<float> heads(float* data, index_t count, index_t stride) const {
+    return {data, {tokens_, count, c_.head_dim}, {stride, c_.head_dim, 1}};
+  }
+
+  /// From d_attended to the gradients of rotated queries and keys, and of values.
+  void attention_gradient(index_t l, const LayerActivations& a) {
+    const BlockPlan& blocks = *plan(l).blocks;
+    branches_.clear();
+    for (std::size_t i = 0; i < a.projected.branches.size(); ++i) {
+      const AttentionBranch<float>& branch = a.projected.branches[i];
+      KeyValuePanels<float> keys = branch.panels;
+      keys.values = b_.key_rows[i].values;
+      branches_.push_back(
+          {.queries = branch.queries,
+           .keys = keys,
+           .d_queries = heads(b_.d_queries[i], c_.num_attention_heads, b_.heads_stride),
+           .d_keys = heads(b_.d_keys[i], c_.num_key_value_heads, b_.key_heads_stride)});
+    }
+    const AttentionGradientCall<float> call{
+        .branches = branches_,
+        .values = b_.value_columns,
+        .plan = &blocks,
+        .output = {a.attended, {tokens_, c_.num_attention_heads, c_.head_dim}},
+        .lse = {a.lse, {c_.num_attention_heads, tokens_}},
+        .d_output = heads(b_.d_attended, c_.num_attention_heads, b_.heads_stride),
+        .d_values = heads(b_.d_values, c_.num_key_value_heads, b_.key_heads_stride)};
+    const auto segments = static_cast<index_t>(blocks.segments.size());
+    for_each_dealt(executor_, segments * c_.num_key_value_heads, [&](index_t task, index_t worker) {
+      const index_t segment = task / c_.num_key_value_heads, head = task % c_.num_key_value_heads;
+      const Segment& s = blocks.segments[static_cast<std::size_t>(segment)];
+      for (index_t first = 0; first < s.queries.size(); first += panel_width) {
+        const index_t count = std::min(panel_width, s.queries.size() - first);
+        for (std::size_t i = 0; i < branches_.size(); ++i) {
+          KeyValuePanels<float> from = branches_[i].keys;
+          from.values = a.projected.branches[0].panels.values;
+          kernels_.transpose_panels(from, head, s.key_base + first, count, branches_[i].keys,
+                                    b_.value_columns);
+        }
+      }
+      kernels_.attend_backward(call, segment, head, scratch(worker));
+    });
+  }
+
+  /// Turns the rows of `heads` heads back, each multiplied by `factor` first, and adds them to
+  /// `sum` unless that is the same memory.
+  void turn_back(const RotaryRows* rotary, index_t token, float* row, index_t heads, float factor,
+                 float* sum) const {
+    const HeadTurn turn = turn_of(rotary, token);
+    const index_t size = heads * c_.head_dim;
+    if (factor != 1.0f) {
+      for (index_t i = 0; i < size; ++i) row[i] *= factor;
+    }
+    for (index_t h = 0; h < heads; ++h) {
+      kernels_.forward.rotate_head(c_.pair_layout, row + h * c_.head_dim + turn.first_channel,
+                                   turn.cos, turn.sin, turn.pairs, Rotation::transpose);
+    }
+    if (sum == row) return;
+    for (index_t i = 0; i < size; ++i) sum[i] += row[i];
+  }
+
+  /// From the gradients of rotated queries and keys, and of values, to d_hidden of the layer's
+  /// input.
+  void projection_gradient_tile(index_t l, const LayerActivations& a, Interval rows) const {
+    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
+    const LayerTransposes& w = trainable_.transposes[static_cast<std::size_t>(l)];
+    const KernelTable<float>& k = kernels_.forward;
+    const LayerPlan& p = plan(l);
+    const float scale = query_factor(c_, p);
+    for (index_t t = rows.begin; t < rows.end; ++t) {
+      float* d_queries = b_.d_queries[0] + t * b_.heads_stride;
+      float* d_keys = b_.d_keys[0] + t * b_.key_heads_stride;
+      float* d_values = b_.d_values + t * b_.key_heads_stride;
+      const float factor =
+          p.query_scale.empty() ? scale : scale * p.query_scale[static_cast<std::size_t>(t)];
+      for (std::size_t i = 0; i < p.branches.size(); ++i) {
+        turn_back(p.branches[i].queries, t, b_.d_queries[i] + t * b_.heads_stride,
+                  c_.num_attention_heads, factor, d_queries);
+        turn_back(p.branches[i].keys, t, b_.d_keys[i] + t * b_.key_heads_stride,
+                  c_.num_key_value_heads, 1.0f, d_keys);
+      }
+      std::fill(d_queries + c_.query_size(), d_queries + b_.heads_stride, 0.0f);
+      std::fill(d_keys + c_.key_value_size(), d_keys + b_.key_heads_stride, 0.0f);
+      std::fill(d_values + c_.key_value_size(), d_values + b_.key_heads_stride, 0.0f);
+    }
+    const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
+    const index_t key_at = rows.begin * b_.key_heads_stride;
+    k.multiply(b_.d_queries[0] + rows.begin * b_.heads_stride, b_.heads_stride, count, w.q_proj,
+               b_.d_normed + at, stride);
+    k.multiply_add(b_.d_keys[0] + key_at, b_.key_heads_stride, count, w.k_proj, b_.d_normed + at,
+                   stride);
+    k.multiply_add(b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj, b_.d_normed + at,
+                   stride);
+    const float* norm = layer.input_layernorm.data();
+    k.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
+              b_.normed + at, stride);
+    kernels_.rmsnorm_gradient(a.projected.hidden + at, stride, count, c_.hidden_size, norm,
+                              c_.rms_norm_eps, b_.d_normed + at, stride, b_.d_middle + at, stride,
+                              b_.d_hidden + at, stride, b_.inverse_rms + rows.begin);
+  }
+
+  void add_tasks(const float* x, index_t ldx, const float* dy, index_t lddy,
+                 PackedMatrix<float>& gradient) {
+    for (index_t j = 0; j < gradient.num_panels(); ++j) {
+      tasks_.push_back({x, ldx, dy + j * panel_width, lddy, &gradient, j});
+    }
+  }
+  void add_weight_gradients() {
+    std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask::cost);
+    for_each_dealt(executor_, static_cast<index_t>(tasks_.size()), [&](index_t i, index_t) {
+      const WeightGradientTask& t = tasks_[static_cast<std::size_t>(i)];
+      kernels_.add_weight_gradient(t.x, t.ldx, t.dy, t.lddy, tokens_, *t.gradient, t.panel);
+    });
+  }
+
+  /// Rows of d_hidden, those of a token added up in the batch's order by one worker.
+  void embed_gradient() const {
+    executor_.run([&](index_t worker, index_t workers) {
+      for (index_t t = 0; t < tokens_; ++t) {
+        const index_t id = batch_.tokens[static_cast<std::size_t>(t)];
+        if (id % workers != worker) continue;
+        const float* d = b_.d_hidden + t * b_.hidden_stride;
+        float* sum = gradients_.embedding_rows.data() + id * gradients_.row_stride;
+        for (index_t i = 0; i < c_.hidden_size; ++i) sum[i] += d[i];
+      }
+    });
+  }
+
+  const TrainableLlama& trainable_;
+  const Llama<float>& model_;
+  const LlamaConfig& c_;
+  std::span<const LayerPlan> plans_;
+  const TokenBatch& batch_;
+  const TrainingKernels& kernels_;
+  const Executor& executor_;
+  LlamaGradients& gradients_;
+  const GradientBuffers& b_;
+  index_t tokens_;
+  index_t scored_;
+  std::vector<WeightGradientTask> tasks_;
+  std::vector<AttentionGradientBranch<float>> branches_;
+};
+
+}  // namespace detail
+
+/// Adds the gradient of sum_t scale * loss_weight_t * nll_t to `gradients`; results[t] as
+/// forward() gives them, bit for bit. Sums over tokens continue from call to call, so a batch may
+/// be given in parts: their number changes no bit, as the number of workers does not. Call
+/// finish_gradients() after the last part.
+///
+/// Activations are kept in fp32: about 4 L (4 C + 2 H D + 2 K D + 2 F) bytes a token, with
+/// `recompute` 4 (L C + ...) for one more forward pass; gradients have the same bits either way.
+/// **Cost:** 3 times a forward pass, and the head's product once more.
+/// **Source:** arXiv:2307.08691 (attention), arXiv:2411.09009 (head).
+/// \throws Error(usage) for shapes or ids that do not fit; Error(resource)
+inline void add_gradients(const TrainableLlama& trainable, std::span<const LayerPlan> layers,
+                          const TokenBatch& batch, const TrainingKernels& kernels,
+                          const Executor& executor, Workspace& workspace, LlamaGradients& gradients,
+                          std::span<HeadResult> results, const GradientOptions& options = {}) {
+  const LlamaConfig& c = trainable.model.config;
+  detail::check_forward<float>(trainable.model, layers, batch, nullptr, results.size());
+  const auto n = static_cast<index_t>(batch.tokens.size());
+  require(batch.loss_weights.empty() || static_cast<index_t>(batch.loss_weights.size()) == n,
+          "a loss weight per token, or none");
+  for (const LayerPlan& p : layers) {
+    for (const Segment& s : p.blocks->segments) require(s.past == 0, "segments without a past");
+  }
+  const auto is_scored = [&](TokenId target) { return target >= 0; };
+  const auto scored =
+      static_cast<index_t>(std::count_if(batch.targets.begin(), batch.targets.end(), is_scored));
+  require(scored >= 1, "at least one target");
+  workspace.reset();
+  const detail::GradientBuffers b = detail::take_gradient_buffers(
+      c, n, scored, static_cast<index_t>(layers[0].branches.size()), layers[0].blocks->key_slots,
+      options.recompute, executor, workspace);
+  index_t r = 0;
+  for (index_t t = 0; t < n; ++t) {
+    const auto at = static_cast<std::size_t>(t);
+    if (!is_scored(batch.targets[at])) continue;
+    const double weight =
+        batch.loss_weights.empty() ? 1.0 : static_cast<double>(batch.loss_weights[at]);
+    b.scored[r] = t;
+    b.targets[r] = batch.targets[at];
+    b.weights[r++] = static_cast<float>(options.scale * weight);
+  }
+  detail::GradientPass(trainable, layers, batch, kernels, executor, gradients, b, scored)
+      .run(options.recompute, results);
+}
+
+}  // namespace ropewalk::inline ROPEWALK_ABI

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <numeric>
+#include <set>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "ropewalk/train/token_windows.hpp"
+
+#include "support/error_of.hpp"
+
+using namespace ropewalk;
+
+TEST_CASE("train/token_windows: a permutation visits each once, another one each epoch") {
+  for (const std::uint64_t size : {1, 2, 3, 4, 5, 63, 64, 65, 1000}) {
+    const Permutation one(size, {.seed = 1, .step = 0}), two(size, {.seed = 1, .step = 1});
+    std::vector<bool> seen(size);
+    std::uint64_t same = 0, fixed = 0;
+    for (std::uint64_t i = 0; i < size; ++i) {
+      REQUIRE(one(i) < size);
+      CHECK(!seen[one(i)]);
+      seen[one(i)] = true;
+      same += one(i) == two(i);
+      fixed += one(i) == i;
+    }
+    if (size >= 63) {  // in two random orders about one thing has the same place
+      CHECK(same < 10);
+      CHECK(fixed < 10);
+    }
+  }
+}
+
+TEST_CASE("train/token_windows: every window of an epoch once, targets within documents") {
+  std::vector<TokenId> ids(103);
+  std::iota(ids.begin(), ids.end(), 0);
+  const std::vector<std::int64_t> cuts = {0, 10, 10, 23, 24, 50, 103};
+  const auto is_start = [&](TokenId id) {
+    return std::find(cuts.begin(), cuts.end(), id) != cuts.end();
+  };
+  for (const WindowOrder order : {WindowOrder::random, WindowOrder::given}) {
+    const TokenWindows windows({ids, cuts}, 10, order, {.seed = 3});
+    CHECK(windows.windows() == 10);
+    for (std::int64_t epoch = 0; epoch < 2; ++epoch) {
+      std::set<TokenId> firsts;
+      for (std::int64_t i = 0; i < 10; ++i) {
+        const TrainingSequence s = windows.sequence(10 * epoch + i);
+        REQUIRE(s.tokens.size() == 10);
+        firsts.insert(s.tokens[0]);
+        if (order == WindowOrder::given) CHECK(s.tokens[0] == 10 * i);
+        std::vector<std::int32_t> starts = {0};
+        for (std::int32_t t = 0; t < 10; ++t) {
+          const TokenId id = s.tokens[static_cast<std::size_t>(t)];
+          CHECK(id == s.tokens[0] + t);
+          CHECK(s.targets[static_cast<std::size_t>(t)] == (is_start(id + 1) ? not_scored : id + 1));
+          if (t > 0 && is_start(id)) starts.push_back(t);
+        }
+        starts.push_back(10);
+        CHECK(s.cu_seqlens == starts);
+      }
+      CHECK(firsts.size() == 10);
+    }
+  }
+  const TokenWindows across({ids, cuts}, 10, WindowOrder::given, {}, false);
+  CHECK(across.sequence(0).targets[9] == 10);
+  CHECK(error_of([&] {
+          TokenWindows({ids, cuts}, 103, WindowOrder::given, {});
+        }).kind == ErrorClass::usage);
+}
+
+TEST_CASE("train/token_windows: documents sorted by length keep their ids together") {
+  std::vector<TokenId> ids = {1, 1, 1, 2, 3, 3, 4};
+  std::vector<std::int64_t> cuts = {0, 3, 4, 6, 7};
+  sort_documents(ids, cuts);
+  CHECK(ids == std::vector<TokenId>{2, 4, 3, 3, 1, 1, 1});
+  CHECK(cuts == std::vector<std::int64_t>{0, 1, 2, 4, 7});
+}
+
+TEST_CASE("train/token_windows: a mixture keeps its shares, and goes on where it was") {
+  MixtureDealer dealer({0.7, 0.2, 0.1});
+  std::vector<std::int64_t> count(3);
+  for (std::int64_t n = 1; n <= 200; ++n) {
+    const MixtureDealer::Turn turn = dealer.next();
+    CHECK(turn.index == count[turn.part]++);
+    const double total = static_cast<double>(n);
+    CHECK(std::abs(static_cast<double>(count[0]) - 0.7 * total) <= 1);
+    CHECK(std::abs(static_cast<double>(count[2]) - 0.1 * total) <= 1);
+  }
+  MixtureDealer resumed({0.7, 0.2, 0.1}, dealer.dealt());
+  for (int n = 0; n < 50; ++n) {
+    const auto a = dealer.next(), b = resumed.next();
+    CHECK(a.part == b.part);
+    CHECK(a.index == b.index);
+  }
+}
