@@ -13,6 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -36,6 +37,9 @@ PASSES = [
     for dtype in ("f32", "bf16")
     for shape, length in [("micro", 2048), ("small", 2048), ("index", 2048), ("micro", 32768)]
 ]
+
+
+TRAINING = ["train/nano/256/8192/f32"]
 
 
 class Torch:
@@ -80,6 +84,17 @@ def ropewalk(options, name):
         command += ["--repetitions", "3", "--format", "jsonl", "--quiet"]
         found = json.loads(output_of(command))
         return found["tok_s"], found["share_of_limit"], found["limit_gflops"]
+    if name.startswith("train/"):
+        _, shape, length, batch, _ = name.split("/")
+        with tempfile.TemporaryDirectory() as folder:
+            command = [options.ropewalk, "train", "--preset", shape, "--length", length]
+            command += ["--batch-tokens", batch, "--tokens", str(6 * int(batch)), "--threads", "2"]
+            command += ["--log-every", "1", "--format", "jsonl", "--quiet", "--out", folder]
+            rows = [json.loads(line) for line in output_of(command).splitlines()][1:]
+        rate = statistics.median(row["tok_s"] for row in rows)
+        share = statistics.median(row["share_of_limit"] for row in rows)
+        limit = statistics.median(row["tok_s"] / row["share_of_limit"] for row in rows)
+        return rate, share, limit
     command = [options.bench, f"--benchmark_filter=^{name}$", "--benchmark_format=json"]
     command += ["--benchmark_min_time=0.5"]
     found = json.loads(output_of(command))["benchmarks"]
@@ -127,14 +142,15 @@ def main():
     parser.add_argument("--format", choices=["table", "jsonl"], default="table")
     parser.add_argument("names", nargs="*", help="other names than those of the tables")
     options = parser.parse_args()
-    names = [n for n in options.names or OPERATIONS + PASSES if re.search(options.only, n)]
+    names = [n for n in options.names or OPERATIONS + PASSES + TRAINING if re.search(options.only, n)]
     if options.format == "table":
         titles = ["what", "ratio (smallest to largest)", "turns used", "ropewalk", "torch", "share"]
         print("| " + " | ".join([*titles, "limit"]) + " |")
         print("|---|---|---|---|---|---|---|")
     for script, mine in (
-        ("torch_ops.py", [n for n in names if not n.startswith("score/")]),
+        ("torch_ops.py", [n for n in names if not n.startswith(("score/", "train/"))]),
         ("transformers_score.py", [n for n in names if n.startswith("score/")]),
+        ("torch_train.py", [n for n in names if n.startswith("train/")]),
     ):
         if not mine:
             continue

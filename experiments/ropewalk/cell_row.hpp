@@ -4,6 +4,7 @@
 /// A cell of the results: one setting, protocol and length, and its row.
 
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -17,7 +18,7 @@
 namespace cli {
 
 /// Version of the rows' fields.
-inline constexpr std::int64_t row_schema = 2;
+inline constexpr std::int64_t row_schema = 3;
 
 /// A cell's row: the keys that tables and csv carry, and where the numbers come from.
 struct CellRow {
@@ -59,6 +60,8 @@ struct CellSource {
   const EvalText& text;
   const ScoredLosses& losses;
   const ScoredLosses* first = nullptr;  ///< of the first setting; null for that setting itself
+  std::span<const double> floor = {};   ///< ScoringText::floor
+  index_t window_tokens = 0;            ///< of protocol prefix
 };
 
 CellRow make_cell(const CellSource& source, const Row& origin);

@@ -16,6 +16,7 @@ int run_ppl(Arguments arguments);
 int run_export(Arguments arguments);
 int run_rope_show(Arguments arguments);
 int run_rope_compare(Arguments arguments);
+int run_train(Arguments arguments);
 int run_generate(Arguments arguments);
 int run_bench(Arguments arguments);
 int run_tokenize(Arguments arguments);

@@ -98,11 +98,18 @@ void check_grid_options(const GridOptions& options) {
   if (!options.nll_out.empty() && std::find(names.begin(), names.end(), "prefix") == names.end()) {
     fail_usage("--nll-out", "protocol " + names.front(), "protocol prefix among the protocols");
   }
-  if (options.data.texts.empty() == options.data.tokens.empty()) {
+  if (options.data.synthetic) {
+    if (!options.data.texts.empty() || !options.data.tokens.empty()) {
+      fail_usage("--synthetic", "--text or --tokens beside it", "one kind of input");
+    }
+    if (names != std::vector<std::string>{"prefix"}) {
+      fail_usage("--protocol", names.front() + " with --synthetic", "prefix");
+    }
+  } else if (options.data.texts.empty() == options.data.tokens.empty()) {
     fail_usage(
         "--text",
         options.data.tokens.empty() ? "neither --text nor --tokens" : "both --text and --tokens",
-        "--text FILE... or --tokens FILE");
+        "--text FILE..., --tokens FILE or --synthetic");
   }
 }
 

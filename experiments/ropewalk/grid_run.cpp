@@ -213,7 +213,9 @@ class GridRunner {
                       .plan = run_.evaluation.plan(request),
                       .text = run_.evaluation.groups[request.group].text,
                       .losses = own,
-                      .first = first ? &*first : nullptr},
+                      .first = first ? &*first : nullptr,
+                      .floor = run_.data.runs.floor,
+                      .window_tokens = run_.data.window_tokens},
                      run_.origin);
   }
   static void compare_again(const Setting& setting, const Request& request, const CellRow& before,

@@ -21,6 +21,7 @@ struct GridRun {
   const GridBatches& batches;
   LoadedModel& model;
   const Row& origin;
+  const ScoringData& data;
   ResultsFolder* folder = nullptr;  ///< keeps rows and losses; null: nothing is kept
   std::string command = {};
   bool quiet = false;

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "ropewalk/model/kernel_table.hpp"
+#include "ropewalk/train/training_kernels.hpp"
 
 #include "measure/machine_limits.hpp"
 
@@ -15,6 +16,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 struct IsaTables {
   KernelTable<float> f32 = {};
   KernelTable<bf16> b16 = {};
+  TrainingKernels train = {};
   measure::FmaProbe fma = {};      ///< the limit of f32
   measure::FmaProbe fma_b16 = {};  ///< the limit of bf16
 
@@ -39,6 +41,7 @@ template <simd::FusedInstructionSet Arch>
 IsaTables make_isa_tables() {
   return {.f32 = make_kernel_table<Arch>(),
           .b16 = make_kernel_table<Arch, bf16>(),
+          .train = make_training_kernels<Arch>(),
           .fma = measure::fma_probe<Arch>(),
           .fma_b16 = measure::fma_probe<Arch, bf16>()};
 }

@@ -7,6 +7,7 @@
 
 #include "ropewalk/hub/checkpoint.hpp"
 
+#include "embedded_model.hpp"
 #include "kernels.hpp"
 #include "output.hpp"
 
@@ -33,7 +34,8 @@ index_t thread_count(const ModelOptions& options) {
 /// Loads the checkpoint into `out`, all but the model itself; what is left of it is returned.
 template <class T>
 ModelAs<T> load_model(const ModelOptions& options, LoadedModel& out) {
-  CheckpointOf<T> checkpoint = load_checkpoint<T>(options.model);
+  CheckpointOf<T> checkpoint =
+      options.model == embedded_name ? load_embedded<T>() : load_checkpoint<T>(options.model);
   for (const std::string& note : checkpoint.notes) {
     remark(options.quiet, "note: " + options.model + ": " + note);
   }
@@ -62,7 +64,9 @@ AnglePrecision parse_precision(const std::string& name) {
 }  // namespace
 
 void add_model_options(Options& options, ModelOptions& out) {
-  options.text("--model", "PATH", out.model, "Hugging Face folder or llama2.c .bin file");
+  options.text("--model", "PATH", out.model,
+               "Hugging Face folder, llama2.c .bin file, or `embedded`: a nano Llama that comes "
+               "with ropewalk");
   options.text(
       "--tokenizer", "FILE", out.tokenizer,
       "tokenizer.json, sentencepiece .model, vocab.json beside merges.txt, .vocab, llama2.c "
@@ -85,7 +89,9 @@ void add_model_options(Options& options, ModelOptions& out) {
 
 LoadedModel::LoadedModel(const ModelOptions& options) : threads(thread_count(options)) {
   if (options.model.empty()) {
-    fail_usage("--model", "nothing", "a Hugging Face folder or a llama2.c .bin file");
+    fail_usage("--model", "nothing",
+               "a Hugging Face folder, a llama2.c .bin file, or `embedded`: the model that comes "
+               "with ropewalk");
   }
   choose_kernels(options.isa);  // refuses before anything is read
   precision = parse_precision(options.angles);

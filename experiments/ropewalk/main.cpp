@@ -33,6 +33,7 @@ constexpr Command commands[] = {
     {"sweep", "table of rope settings x context lengths -> perplexity", run_sweep},
     {"ppl", "perplexity under one rope setting", run_ppl},
     {"export", "rows of a results folder as csv, JSON lines or a table", run_export},
+    {"train", "a Llama from random weights, or trained on from a checkpoint", run_train},
     {"generate", "continuation of a prompt, greedy or sampled", run_generate},
     {"tokenize", "token ids of a text, and back", run_tokenize},
     {"rope show", "frequencies of a rope setting", run_rope_show},
@@ -42,9 +43,8 @@ constexpr Command commands[] = {
 };
 
 // Names that are reserved: they will get the meaning of the documentation and no other.
-constexpr std::string_view planned[] = {"train",      "experiment", "report",
-                                        "doctor",     "convert",    "rope plan",
-                                        "rope audit", "rope bound", "rope tables"};
+constexpr std::string_view planned[] = {"experiment", "report",     "doctor",     "convert",
+                                        "rope plan",  "rope audit", "rope bound", "rope tables"};
 
 std::string listed_commands() {
   std::string names;

@@ -73,6 +73,7 @@ int run_ppl(Arguments arguments) {
               .batches = plan.batches,
               .model = model,
               .origin = origin,
+              .data = data,
               .command = "ppl",
               .quiet = quiet},
              [&](const Setting&, const CellRow& cell) { cells.push_back(cell); });

@@ -2,6 +2,7 @@
 #include "results_text.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <fmt/format.h>
@@ -37,6 +38,21 @@ std::vector<double> list_of(const CellRow& cell, const char* key) {
   return {};
 }
 
+/// Last line: the perplexity of the ideal predictor, where it is known.
+void add_floor_line(const std::vector<CellKey>& cells, const KnownCells& known,
+                    std::size_t name_columns, std::vector<std::vector<std::string>>& table) {
+  std::vector<std::string> line(name_columns);
+  line[0] = "(floor)";
+  for (std::size_t l = 0; line.size() < table[0].size(); ++l) {
+    const CellRow* cell = find_cell(known, cells[l]);
+    const double floor =
+        cell == nullptr ? std::nan("") : number_of(value_of(cell->results, "floor"));
+    if (floor != floor) return;
+    line.push_back(fmt::format("{:.4f}", std::exp(floor)));
+  }
+  table.push_back(std::move(line));
+}
+
 }  // namespace
 
 std::vector<CellKey> cells_of(const Grid& grid) {
@@ -69,6 +85,7 @@ std::string results_table(const std::vector<CellKey>& cells, const KnownCells& k
     }
     table.push_back(std::move(line));
   }
+  add_floor_line(cells, known, several ? 2 : 1, table);
   return aligned_table(table);
 }
 

@@ -5,6 +5,7 @@
 
 #include "ropewalk/eval/words.hpp"
 #include "ropewalk/text/documents.hpp"
+#include "ropewalk/text/synthetic_floor.hpp"
 #include "ropewalk/text/token_file.hpp"
 
 namespace cli {
@@ -12,6 +13,7 @@ namespace cli {
 namespace {
 
 constexpr std::size_t everything = static_cast<std::size_t>(-1);
+constexpr std::int64_t default_documents = 16;  // of the synthetic language
 
 /// Encodes texts until `enough` tokens are there. Files are read whole: a document may be one.
 ScoringText encode_texts(const DataOptions& options, const AnyTokenizer& tokenizer, BosPolicy bos,
@@ -54,6 +56,29 @@ void cut_into_runs(const DataOptions& options, ScoringData& data) {
   text.words.clear();
 }
 
+/// Documents of the synthetic language, a window each, and what an ideal predictor loses on them.
+void make_documents(const DataOptions& options, const LoadedModel& model, ScoringData& data) {
+  const SyntheticLanguage language;
+  if (language.vocab_size() > model.config().vocab_size) {
+    fail({.kind = ErrorClass::mismatch,
+          .field = "vocab_size",
+          .found = std::to_string(model.config().vocab_size) + " ids of " + model.path,
+          .expected = "at least the " + std::to_string(language.vocab_size()) +
+                      " of the synthetic language",
+          .fix = "Give --text or --tokens"});
+  }
+  const auto length = static_cast<std::size_t>(data.window_tokens);
+  const std::int64_t count = options.windows.value_or(default_documents);
+  data.runs.ids.resize(checked_mul(static_cast<std::size_t>(count), length, "--windows"));
+  data.runs.floor.resize(data.runs.ids.size());
+  for (std::int64_t d = 0; d < count; ++d) {
+    const std::size_t first = static_cast<std::size_t>(d) * length;
+    const std::span<TokenId> ids = std::span(data.runs.ids).subspan(first, length);
+    language.tokens(validation_seed, static_cast<std::uint32_t>(d), ids);
+    floor_nll(language, ids, whole_past, std::span(data.runs.floor).subspan(first, length));
+  }
+}
+
 std::uint64_t hash_of(const ScoringData& data, const DataNeeds& needs) {
   Hasher hash;
   if (needs.prefix) {
@@ -82,6 +107,8 @@ void add_data_options(Options& options, DataOptions& out) {
   options.text("--document-separator", "STRING", out.document_separator,
                "Cut texts into documents here and strip each");
   options.choice("--bos", {"auto", "yes", "no"}, out.bos, "BOS before each document");
+  options.flag("--synthetic", out.synthetic,
+               "Documents of the synthetic language instead, and what an ideal predictor loses");
   options.size("--window-tokens", 2, out.window_tokens,
                "Cut the ids into runs of N; N ids give N - 1 losses [longest length + 1]");
   options.size("--windows", 1, out.windows, "Use at most N windows [all]");
@@ -102,7 +129,9 @@ ScoringData load_data(const DataOptions& options, const LoadedModel& model,
                "A window of N tokens gives N - 1 losses");
   }
   const BosPolicy bos = parse_bos_policy(options.bos);
-  if (!options.tokens.empty()) {
+  if (options.synthetic) {
+    make_documents(options, model, data);
+  } else if (!options.tokens.empty()) {
     std::vector<TokenId> ids = read_token_file(options.tokens, model.config().vocab_size).ids;
     if (needs.others) {
       data.whole.ids = ids;

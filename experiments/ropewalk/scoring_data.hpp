@@ -13,6 +13,9 @@
 
 namespace cli {
 
+/// Seed of the synthetic documents that are scored; training uses others.
+inline constexpr std::uint64_t validation_seed = 0x76616c6964617465;
+
 /// Options that say what is scored.
 struct DataOptions {
   std::vector<std::string> texts = {};
@@ -21,6 +24,7 @@ struct DataOptions {
   std::string bos = "auto";
   std::optional<std::int64_t> window_tokens = {};
   std::optional<std::int64_t> windows = {};
+  bool synthetic = false;
 };
 
 void add_data_options(Options& options, DataOptions& out);
@@ -32,6 +36,7 @@ struct ScoringText {
   std::vector<std::int64_t> cu_seqlens = {};  ///< of documents; empty when ids were given
   std::vector<std::int64_t> words = {};       ///< of each document; empty when ids were given
   std::optional<TokenId> prefix_id = {};
+  std::vector<double> floor = {};  ///< nats per id, of the ideal predictor; empty where unknown
 
   EvalText view() const { return {ids, cu_seqlens, bytes, words, prefix_id}; }
 };
@@ -56,7 +61,8 @@ struct ScoringData {
   index_t windows() const;
 };
 
-/// Either texts or tokens are given.
+/// Either texts or tokens are given, or documents of the synthetic language are asked for: those of
+/// validation, which no training sees.
 /// \throws Error(usage) for windows too short or too little text; as the readers.
 ScoringData load_data(const DataOptions& options, const LoadedModel& model, const DataNeeds& needs);
 

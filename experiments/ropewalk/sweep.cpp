@@ -9,6 +9,7 @@
 #include "ropewalk/io/atomic_file.hpp"
 
 #include "commands.hpp"
+#include "embedded_model.hpp"
 #include "grid_options.hpp"
 #include "grid_run.hpp"
 #include "machine.hpp"
@@ -114,6 +115,25 @@ void remark_resumed(const ResultsFolder& folder, std::size_t cells, bool quiet) 
   }
 }
 
+/// Whether nothing says what is to be swept: no model, no data.
+bool arguments_are_default(const GridOptions& o) {
+  return o.model.model.empty() && o.data.texts.empty() && o.data.tokens.empty();
+}
+
+/// The model that is part of the executable on its own language: what its trained length of 256
+/// tokens means, and what bases and methods make of it up to 16 times that, beside the ideal.
+void set_default_sweep(GridOptions& o) {
+  o.model.model = embedded_name;
+  o.data.synthetic = true;
+  if (!o.data.windows) o.data.windows = 8;
+  if (o.lengths.empty()) o.lengths = {128, 256, 512, 1024, 2048, 4096};
+  if (o.rope == std::vector<std::string>{"default"}) {
+    o.rope = {"default",          "theta=2e4",        "theta=1e5",     "theta=1e6",
+              "linear:factor=4",  "linear:factor=16", "ntk:factor=4",  "ntk:factor=16",
+              "dynamic:factor=2", "yarn:factor=4",    "yarn:factor=16"};
+  }
+}
+
 }  // namespace
 
 int run_sweep(Arguments arguments) {
@@ -129,6 +149,7 @@ int run_sweep(Arguments arguments) {
       "in order");
   options.text("--out", "DIR", out, "Results folder [ropewalk-results/sweep-HASH]");
   if (!options.parse(arguments)) return 0;
+  if (arguments_are_default(o)) set_default_sweep(o);
   check_grid_options(o);
   if (!out.empty() && file_exists(out) && !is_directory(out)) {
     fail_usage("--out", out, "a folder, or a name that is free");
@@ -163,6 +184,7 @@ int run_sweep(Arguments arguments) {
               .batches = plan.batches,
               .model = model,
               .origin = origin,
+              .data = data,
               .folder = &folder,
               .command = "sweep",
               .quiet = quiet},
@@ -192,6 +214,12 @@ int run_sweep(Arguments arguments) {
                             bytes_text(static_cast<double>(plan.memory.peak()))));
   remark(quiet, fmt::format("results: {}/results.jsonl and results.csv (configuration {})", out,
                             config_hash));
+  if (o.model.model == embedded_name && o.data.synthetic) {
+    remark(quiet, "(floor): what an ideal predictor of this language reaches, docs/synthetic.md");
+    remark(quiet,
+           "next: ropewalk sweep --model FOLDER --text FILE --rope default theta=1e6 "
+           "yarn:factor=4 --lengths 512,2K,8K does the same with a checkpoint of yours");
+  }
   remark(quiet, "next: ropewalk export " + out + " prints all columns, computing nothing");
   if (output.nonfinite() == 0) return 0;
   remark(false, fmt::format("ropewalk: {} of {} cells are not finite: see nonfinite_window and "

@@ -123,7 +123,7 @@ TEST_CASE("cli/commands: bad input names the culprit, prints no result and leave
       {{"rope", "show", "dynamic:factor=2", model}, 2, "--length"},
       {{"rope", "show", "none.json"}, 7, "none.json"},
       {{"swep"}, 2, "Did you mean sweep?"},
-      {{"train"}, 4, "train"},
+      {{"experiment"}, 4, "experiment"},
       {{"rope", "audit"}, 4, "rope audit"},
       {{}, 2, "--help"},
   };

@@ -194,7 +194,7 @@ TEST_CASE("cli/sweep: table, csv and jsonl carry the same numbers") {
   REQUIRE(csv_lines.size() == 5);
   CHECK(csv_lines[0] ==
         "rope,rope_arg,length,windows,tokens,nll,ppl,top1,se,bpb,protocol,mode,rope_hash,nll_sum,"
-        "word_ppl,last_quarter,delta_nll,delta_se,se_method,protocol_hash,status");
+        "word_ppl,last_quarter,delta_nll,delta_se,se_method,protocol_hash,floor,status");
   const std::vector<std::string> table_lines = lines_of(table.out);
   REQUIRE(table_lines.size() == 3);
   CHECK(table_lines[0].find("16") != std::string::npos);
@@ -477,4 +477,28 @@ TEST_CASE("cli/sweep: several protocols in one command give the rows of each alo
   const Outcome press = in.run({"--lengths", "8", "--protocol", "press"});
   CHECK(press.exit_code == 2);  // ids without a tokenizer name no BOS
   CHECK(press.err.find("prefix_id") != std::string::npos);
+}
+
+TEST_CASE("cli/sweep: without a model it is the embedded one on its language, with the floor") {
+  const TempDir folder;
+  const Outcome sweep = run_program(folder, {"sweep", "--windows", "2", "--lengths", "64,256"});
+  INFO(sweep.err);
+  REQUIRE(sweep.exit_code == 0);
+  const std::vector<std::string> lines = lines_of(sweep.out);
+  REQUIRE(lines.size() == 13);  // eleven settings, a head and the floor
+  CHECK(lines[1].starts_with("default "));
+  CHECK(lines.back().starts_with("(floor) "));
+  CHECK(sweep.err.find("next: ropewalk sweep --model") != std::string::npos);
+  const Outcome rows =
+      run_program(folder, {"sweep", "--windows", "2", "--lengths", "64,256", "--rope", "default",
+                           "linear:factor=16", "--format", "jsonl", "--quiet"});
+  REQUIRE(rows.exit_code == 0);
+  double of_default = 0;
+  for (const JsonDocument& row : rows_of(rows.out)) {
+    const double nll = row.view().at("nll").as_number(), floor = row.view().at("floor").as_number();
+    CHECK(floor > 2);
+    CHECK(nll > floor);  // by more than chance: some 0.1 nats
+    if (row.view().at("rope_arg").as_string() == "default") of_default = nll;
+  }
+  CHECK(of_default < 3.3);  // it has learnt: ln 256 is 5.5
 }

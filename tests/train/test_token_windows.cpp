@@ -13,7 +13,7 @@
 using namespace ropewalk;
 
 TEST_CASE("train/token_windows: a permutation visits each once, another one each epoch") {
-  for (const std::uint64_t size : {1, 2, 3, 4, 5, 63, 64, 65, 1000}) {
+  for (const std::uint64_t size : {1u, 2u, 3u, 4u, 5u, 63u, 64u, 65u, 1000u}) {
     const Permutation one(size, {.seed = 1, .step = 0}), two(size, {.seed = 1, .step = 1});
     std::vector<bool> seen(size);
     std::uint64_t same = 0, fixed = 0;

@@ -34,10 +34,10 @@ inline FrequencyPlan training_frequencies(index_t head_dim) {
 
 /// Documents side by side, token t predicting the next id; some targets are left out.
 struct TrainingBatch {
-  std::vector<TokenId> tokens, targets;
-  std::vector<float> loss_weights;
-  std::vector<std::int32_t> cu_seqlens;
-  std::vector<std::int64_t> positions;
+  std::vector<TokenId> tokens = {}, targets = {};
+  std::vector<float> loss_weights = {};
+  std::vector<std::int32_t> cu_seqlens = {};
+  std::vector<std::int64_t> positions = {};
 };
 
 inline TrainingBatch make_training_batch(const LlamaConfig& config,

@@ -185,8 +185,7 @@ class AttentionPass {
         const E* ahead = keys + panel_width * depth + i * lines_ahead(depth);
         with_rows<Arch>(tile, [&](auto rows) {
           score_tile<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
-                                      ahead, scores_ + tile.row * score_stride + c,
-                                      score_stride);
+                                      ahead, scores_ + tile.row * score_stride + c, score_stride);
         });
       }
     }

@@ -73,8 +73,8 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
 /// panel: (depth / group, 64, group); scores: row stride ld; ahead: as multiply_tile()'s.
 template <class Arch, class E, std::size_t Rows>
 [[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
-                                  index_t depth, index_t columns, const E* ahead,
-                                  float* scores, index_t ld) noexcept {
+                                  index_t depth, index_t columns, const E* ahead, float* scores,
+                                  index_t ld) noexcept {
   constexpr std::size_t most = GemmTile<Arch>::vectors;
   const auto multiply = [&]<std::size_t Vectors>(index_t c,
                                                  std::integral_constant<std::size_t, Vectors>) {

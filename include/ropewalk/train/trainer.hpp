@@ -19,12 +19,12 @@ namespace ropewalk::inline ROPEWALK_ABI {
 
 /// A window of tokens to be learnt from: one document, or several packed side by side.
 struct TrainingSequence {
-  std::vector<TokenId> tokens;           ///< (n)
-  std::vector<TokenId> targets;          ///< (n) next ids, or not_scored
-  std::vector<float> loss_weights;       ///< (n), or none: all 1
-  std::vector<std::int32_t> cu_seqlens;  ///< where documents start, and n; none: one document
-  std::vector<std::int64_t> positions;   ///< (n), or none: as the options say. For methods that
-                                         ///< train on positions of their own (PoSE, RandPos)
+  std::vector<TokenId> tokens = {};           ///< (n)
+  std::vector<TokenId> targets = {};          ///< (n) next ids, or not_scored
+  std::vector<float> loss_weights = {};       ///< (n), or none: all 1
+  std::vector<std::int32_t> cu_seqlens = {};  ///< where documents start, and n; none: one document
+  std::vector<std::int64_t> positions = {};  ///< (n), or none: as the options say. For methods that
+                                             ///< train on positions of their own (PoSE, RandPos)
 };
 
 struct TrainerOptions {

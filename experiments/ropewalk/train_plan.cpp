@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train_plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "ropewalk/core/number_text.hpp"
+#include "ropewalk/core/text_match.hpp"
+#include "ropewalk/io/json.hpp"
+
+namespace cli {
+
+namespace {
+
+constexpr double default_peak = 1e-3;
+
+Decay parse_decay(const std::string& name) {
+  return name == "constant" ? Decay::constant : name == "wsd" ? Decay::stable : Decay::cosine;
+}
+
+const char* decay_name(Decay decay) {
+  return decay == Decay::constant ? "constant" : decay == Decay::stable ? "wsd" : "cosine";
+}
+
+std::string source_names() {
+  std::string names;
+  for (const TrainSource& s : train_sources) {
+    names += (names.empty() ? "" : ", ") + std::string(s.name);
+  }
+  return names;
+}
+
+/// Members of a stage's object, each of which must be known.
+void refuse_unknown_keys(const JsonView& stage, const std::vector<std::string_view>& known) {
+  for (const std::string& key : stage.as_object().keys) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    const std::string near = nearest(key, known);
+    fail({.kind = ErrorClass::config,
+          .file = stage.file(),
+          .where = stage.pointer(),
+          .field = key,
+          .found = "a member that is not known",
+          .expected = fmt::format("{}", fmt::join(known, ", ")),
+          .fix = near.empty() ? "" : "Did you mean " + near + "?"});
+  }
+}
+
+void read_stage(const JsonView& v, TrainStage& stage) {
+  refuse_unknown_keys(v, {"rope", "length", "batch_tokens", "tokens", "lr", "lr_end", "warmup",
+                          "decay", "decay_share", "mixture", "mask_documents", "reset_positions",
+                          "optimizer", "weight_decay", "beta1", "beta2", "max_grad_norm"});
+  const auto size = [&](const char* key, auto& out) {
+    const auto found = v.find(key);
+    if (!found) return;
+    const std::string* text = found->value().if_string();
+    std::optional<std::int64_t> number;
+    if (text == nullptr) {
+      number = found->as_integer();
+    } else {
+      number = parse_size(*text);
+    }
+    if (!number || *number < 1) found->refuse("a count of at least 1, such as 8192 or \"8K\"");
+    out = *number;
+  };
+  const auto real = [&](const char* key, double& out) {
+    if (const auto found = v.find(key)) out = found->as_number();
+  };
+  const auto flag = [&](const char* key, bool& out) {
+    if (const auto found = v.find(key)) out = found->as_bool();
+  };
+  const auto choice = [&](const char* key, const std::vector<std::string>& choices) {
+    const auto found = v.find(key);
+    if (!found) return std::string();
+    const std::string text = found->as_string();
+    if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+      found->refuse(fmt::format("{}", fmt::join(choices, " or ")).c_str());
+    }
+    return text;
+  };
+  if (const auto rope = v.find("rope")) stage.rope = rope->as_string();
+  size("length", stage.length);
+  size("batch_tokens", stage.batch_tokens);
+  size("tokens", stage.tokens);
+  const double peak = stage.schedule.peak;
+  real("lr", stage.schedule.peak);
+  stage.schedule.end *= stage.schedule.peak / peak;
+  real("lr_end", stage.schedule.end);
+  real("warmup", stage.schedule.warmup);
+  real("decay_share", stage.schedule.decay_share);
+  real("weight_decay", stage.optimizer.weight_decay);
+  real("beta1", stage.optimizer.beta1);
+  real("beta2", stage.optimizer.beta2);
+  real("max_grad_norm", stage.optimizer.max_grad_norm);
+  flag("mask_documents", stage.mask_documents);
+  flag("reset_positions", stage.reset_positions);
+  const std::string decay = choice("decay", {"constant", "cosine", "wsd"});
+  if (!decay.empty()) stage.schedule.decay = parse_decay(decay);
+  const std::string optimizer = choice("optimizer", {"keep", "fresh"});
+  if (!optimizer.empty()) stage.fresh_optimizer = optimizer == "fresh";
+  if (const auto mixture = v.find("mixture")) {
+    stage.mixture.clear();
+    for (const JsonView& part : mixture->elements()) {
+      refuse_unknown_keys(part, {"source", "share"});
+      MixturePart p{.source = part.at("source").as_string()};
+      if (const auto share = part.find("share")) p.share = share->as_number();
+      if (!(p.share > 0)) part.at("share").refuse("a share above 0");
+      const bool known = std::any_of(std::begin(train_sources), std::end(train_sources),
+                                     [&](const TrainSource& s) { return s.name == p.source; });
+      if (!known) part.at("source").refuse(source_names().c_str());
+      stage.mixture.push_back(std::move(p));
+    }
+    if (stage.mixture.empty()) mixture->refuse("at least one part");
+  }
+}
+
+/// Checks a stage and sets its steps. \throws Error(usage)
+void complete(TrainStage& stage, const std::string& name) {
+  const auto refuse = [&](const char* field, const std::string& found, const char* expected) {
+    fail({.kind = ErrorClass::usage,
+          .where = name,
+          .field = field,
+          .found = found,
+          .expected = expected});
+  };
+  if (stage.length > (index_t{1} << 20)) {
+    refuse("length", std::to_string(stage.length), "at most 1M");
+  }
+  if (stage.batch_tokens < stage.length) {
+    refuse("batch-tokens", std::to_string(stage.batch_tokens), "at least one sequence of length");
+  }
+  if (stage.batch_tokens > (index_t{1} << 28)) {
+    refuse("batch-tokens", std::to_string(stage.batch_tokens), "at most 256M");
+  }
+  const std::int64_t step_tokens = stage.sequences() * stage.length;
+  stage.schedule.steps = (stage.tokens + step_tokens - 1) / step_tokens;
+  if (stage.schedule.end < 0) stage.schedule.end = 0;
+  try {
+    stage.schedule.check();
+    stage.optimizer.check();
+  } catch (const Error& error) {
+    ErrorInfo info = error.info();
+    info.where = name;
+    fail(std::move(info));
+  }
+}
+
+}  // namespace
+
+void add_train_options(Options& options, TrainOptions& out) {
+  options.choice("--preset", {"nano", "micro", "mini"}, out.preset,
+                 "Start from random weights of this shape");
+  options.text("--init", "PATH", out.init, "Start from a checkpoint instead");
+  options.choice("--optimizer", {"keep", "fresh"}, out.optimizer,
+                 "Running means that --init was trained with, where it has them");
+  options.text("--rope", "SPEC", out.rope, "Frequencies to train with [those of the model]");
+  options.text("--stages", "FILE", out.stages, "JSON list of stages, run in order");
+  options.texts("--text", "FILE", out.texts, "Texts, UTF-8 [the synthetic language]");
+  options.text("--tokenizer", "FILE", out.tokenizer, "Of the texts [that of --init, else bytes]");
+  options.text("--document-separator", "STRING", out.document_separator,
+               "Cut texts into documents here and strip each");
+  options.choice("--bos", {"auto", "yes", "no"}, out.bos, "BOS before each document");
+  options.size("--length", 2, out.length, "Tokens of a sequence [trained length of the model]");
+  options.size("--batch-tokens", 2, out.batch_tokens, "Tokens of a step [8192]");
+  options.size("--tokens", 1, out.tokens, "Tokens to train on [nano 6M, others 32M]");
+  options.real("--lr", out.learning_rate, "Peak learning rate [1e-3, with --init 2e-4]");
+  options.real("--lr-end", out.learning_rate_end, "Learning rate at the end [a tenth of --lr]");
+  options.real("--warmup", out.warmup, "Share of the steps with a rising rate [0.05]");
+  options.choice("--decay", {"constant", "cosine", "wsd"}, out.decay,
+                 "After it [cosine, with --init constant]");
+  options.size("--checkpoint-every", 1, out.checkpoint_every, "Steps between checkpoints [100]");
+  options.size("--log-every", 1, out.log_every, "Steps between rows [10]");
+  options.size("--tokens-at-once", 1, out.tokens_at_once,
+               "Tokens of a part of a step: memory against speed, no bit [1024]");
+  options.flag("--recompute", out.recompute, "Compute activations twice rather than keep them");
+  options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
+  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16"}, out.isa,
+                 "Instruction set; results do not depend on it");
+  options.natural("--seed", out.seed, "Seed of weights, order and synthetic documents [0]");
+  options.text("--out", "DIR", out.out, "Folder of the run: a checkpoint that others open");
+  options.choice("--format", {"table", "csv", "jsonl"}, out.format, "Form of the rows");
+  options.flag("--quiet", out.quiet, "No progress, remarks and hints on stderr");
+}
+
+TrainPreset train_preset(const std::string& name) {
+  const auto shape = [](index_t hidden, index_t layers, index_t heads, index_t head_dim,
+                        index_t intermediate, std::int64_t length) {
+    return LlamaConfig{.hidden_size = hidden,
+                       .intermediate_size = intermediate,
+                       .num_hidden_layers = layers,
+                       .num_attention_heads = heads,
+                       .num_key_value_heads = heads,
+                       .head_dim = head_dim,
+                       .vocab_size = 256,
+                       .max_position_embeddings = length};
+  };
+  if (name == "nano") return {shape(128, 4, 4, 32, 344, 256), 6'000'000};
+  if (name == "micro") return {shape(256, 6, 4, 64, 688, 512), 32'000'000};
+  if (name == "mini") return {shape(384, 6, 6, 64, 1024, 512), 32'000'000};
+  fail_usage("--preset", escaped(name), "nano, micro or mini");
+}
+
+std::vector<TrainStage> train_stages(const TrainOptions& options, std::int64_t default_tokens,
+                                     std::int64_t trained_length) {
+  const bool continues = !options.init.empty();
+  TrainStage base;
+  base.length = options.length.value_or(trained_length);
+  base.batch_tokens = options.batch_tokens.value_or(std::max<index_t>(8192, base.length));
+  base.tokens = options.tokens.value_or(default_tokens);
+  if (!options.rope.empty()) base.rope = options.rope;
+  base.schedule.peak = options.learning_rate != 0 ? options.learning_rate
+                       : continues                ? default_peak / 5
+                                                  : default_peak;
+  base.schedule.end =
+      options.learning_rate_end >= 0 ? options.learning_rate_end : base.schedule.peak / 10;
+  if (options.warmup >= 0) base.schedule.warmup = options.warmup;
+  base.schedule.decay = !options.decay.empty() ? parse_decay(options.decay)
+                        : continues            ? Decay::constant
+                                               : Decay::cosine;
+  base.mixture = {{.source = options.texts.empty() ? "synthetic" : "text"}};
+  base.fresh_optimizer = options.optimizer == "fresh";
+  std::vector<TrainStage> stages = {base};
+  if (!options.stages.empty()) {
+    stages.clear();
+    const JsonDocument document = read_json(FileSource(options.stages));
+    for (const JsonView& v : document.view().elements()) {
+      TrainStage stage = base;
+      stage.fresh_optimizer = base.fresh_optimizer && stages.empty();
+      read_stage(v, stage);
+      stages.push_back(std::move(stage));
+    }
+    if (stages.empty()) document.view().refuse("at least one stage");
+  }
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    complete(stages[i], options.stages.empty() ? "the options" : fmt::format("stage {}", i));
+  }
+  return stages;
+}
+
+std::string describe(const TrainStage& s) {
+  std::string mixture;
+  for (const MixturePart& p : s.mixture) {
+    mixture += (mixture.empty() ? "" : "+") + p.source + "*" + number_text(p.share);
+  }
+  return fmt::format(
+      "rope={} length={} batch_tokens={} tokens={} lr={} lr_end={} warmup={} decay={} "
+      "decay_share={} mixture={} mask_documents={} reset_positions={} optimizer={} "
+      "weight_decay={} beta1={} beta2={} eps={} max_grad_norm={}",
+      s.rope, s.length, s.batch_tokens, s.tokens, number_text(s.schedule.peak),
+      number_text(s.schedule.end), number_text(s.schedule.warmup), decay_name(s.schedule.decay),
+      number_text(s.schedule.decay_share), mixture, s.mask_documents, s.reset_positions,
+      s.fresh_optimizer ? "fresh" : "keep", number_text(s.optimizer.weight_decay),
+      number_text(s.optimizer.beta1), number_text(s.optimizer.beta2), number_text(s.optimizer.eps),
+      number_text(s.optimizer.max_grad_norm));
+}
+
+}  // namespace cli
