@@ -3,14 +3,21 @@
 /// \file
 /// Writes a model as a Hugging Face folder that transformers and load_checkpoint() open.
 
+#include <algorithm>
+#include <cerrno>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "ropewalk/core/elementary.hpp"
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "ropewalk/hub/fill_weights.hpp"
+#include "ropewalk/hub/half_split.hpp"
+#include "ropewalk/hub/hf_config_write.hpp"
 #include "ropewalk/io/file_name.hpp"
 #include "ropewalk/io/safetensors_write.hpp"
 #include "ropewalk/model/weights.hpp"
-#include "ropewalk/rope/rope_spec.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -19,121 +26,129 @@ struct SavedCheckpoint {
   const LlamaConfig& config;
   const AnyFrequency& rope;
   const LlamaWeights<float>& weights;
-  std::string tokenizer_path = {};  ///< a file that is copied beside the weights, or none
+  /// A file that is copied beside the weights (a vocab.json with its merges.txt), or none.
+  std::string tokenizer_path = {};
+  std::vector<TokenId> eos_ids = {};  ///< ids that end a text
 };
 
 namespace detail {
 
-/// The rotary part of config.json: rope_theta, and rope_scaling for methods beyond a base.
-/// NTK-aware scaling has no name of one meaning there: it is written as the base that it is.
-inline std::string hf_rope_json(const AnyFrequency& rope, const LlamaConfig& config) {
-  std::string method(method_name(rope));
-  double theta = rope_theta_of(rope);
-  const RopeModifiers modifiers = rope.modifiers();
-  if (modifiers.logn_length || modifiers.logit_scale || modifiers.rotary_dim) {
-    fail({.kind = ErrorClass::unsupported,
-          .field = "rope",
-          .found = to_text(rope),
-          .expected = "a setting that config.json can say: no log-n, logit_scale or rotary_dim"});
-  }
-  std::string json;
-  if (modifiers.partial_rotary_factor) {
-    json += ",\n  \"partial_rotary_factor\": " + number_text(*modifiers.partial_rotary_factor);
-  }
-  std::string fields;
-  double factor = 1;
-  AnyFrequency::fields(rope, [&](const Field& field, const auto& value) {
-    using T = std::remove_cvref_t<decltype(value)>;
-    if (field.key == "rope_theta") return;
-    std::string text;
-    if constexpr (std::is_same_v<T, bool>) {
-      text = value ? "true" : "false";
-    } else if constexpr (std::is_same_v<T, std::optional<double>>) {
-      if (!value) return;
-      text = json_number(*value);
-    } else if constexpr (std::is_same_v<T, std::vector<double>>) {
-      for (const double x : value) text += (text.empty() ? "[" : ", ") + json_number(x);
-      text = text.empty() ? "[]" : text + "]";
+/// Calls visit(name, outputs, inputs, read) for every parameter; vectors have 0 inputs, and
+/// read(row, out) gives a row of the file: (inputs), or the whole vector.
+template <class Visitor>
+void for_each_saved(const SavedCheckpoint& saved, Visitor&& visit) {
+  const HalfSplitRows rows(saved.config, saved.rope.modifiers());
+  for_each_parameter(saved.config, saved.weights, [&](const std::string& name, const auto& w) {
+    if constexpr (requires { w.outputs(); }) {
+      visit(name, w.outputs(), w.inputs(),
+            [&](index_t row, std::span<float> out) { w.get_row(rows(name, row), out); });
     } else {
-      text = json_number(value);
-      if (field.key == "factor") factor = static_cast<double>(value);
+      visit(name, w.size(), index_t{0}, [&](index_t, std::span<float> out) {
+        std::copy(w.span().begin(), w.span().end(), out.begin());
+      });
     }
-    fields += ",\n    " + json_escape(field.key) + ": " + text;
   });
-  if (method == "ntk") {
-    const RotatedPart part = rotated_part(modifiers, config.head_dim);
-    const auto d = static_cast<double>(part.rotary_dim);
-    theta *= elementary::pow(factor, d / (d - 2));
-    method = "default";
-  }
-  json += ",\n  \"rope_theta\": " + json_number(theta);
-  if (method != "default") {
-    json +=
-        ",\n  \"rope_scaling\": {\n    \"rope_type\": " + json_escape(method) + fields + "\n  }";
-  }
-  return json;
 }
 
-inline std::string hf_config_json(const LlamaConfig& c, const AnyFrequency& rope) {
-  require(c.pair_layout == PairLayout::half_split,
-          "the half_split pair layout, the only one that Hugging Face's Llama has");
-  std::string json =
-      "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
-      "  \"hidden_act\": \"silu\",\n  \"torch_dtype\": \"float32\",\n  \"attention_bias\": false";
-  const auto add = [&](const char* key, const std::string& value) {
-    json += ",\n  " + json_escape(key) + ": " + value;
-  };
-  add("hidden_size", json_number(c.hidden_size));
-  add("intermediate_size", json_number(c.intermediate_size));
-  add("num_hidden_layers", json_number(c.num_hidden_layers));
-  add("num_attention_heads", json_number(c.num_attention_heads));
-  add("num_key_value_heads", json_number(c.num_key_value_heads));
-  add("head_dim", json_number(c.head_dim));
-  add("vocab_size", json_number(c.vocab_size));
-  add("max_position_embeddings", json_number(c.max_position_embeddings));
-  add("rms_norm_eps", json_number(c.rms_norm_eps));
-  add("tie_word_embeddings", c.tie_word_embeddings ? "true" : "false");
-  if (c.norm_head) add("norm_head", "true");
-  return json + hf_rope_json(rope, c) + "\n}\n";
+inline void copy_file(const std::string& from, const std::string& to) {
+  const FileSource source(from);
+  AtomicFile file(to);
+  for_each_chunk(source, [&file](std::span<const std::byte> bytes) { file.write(bytes); });
+  source.check_unchanged();
+  file.commit();
+}
+
+/// Copies a tokenizer into the folder, unless it is there.
+inline void copy_tokenizer(const std::string& path, const std::string& folder) {
+  const std::string from = directory_of(path), name = path.substr(path.rfind('/') + 1);
+  for (const char* own : {"config.json", "model.safetensors"}) {
+    if (name == own) {
+      fail({.kind = ErrorClass::path,
+            .file = path,
+            .found = "a name that the checkpoint's own file has",
+            .expected = "a tokenizer"});
+    }
+  }
+  copy_file(path, join_path(folder, name));
+  const std::string merges = join_path(from, "merges.txt");
+  if (name == "vocab.json" && file_exists(merges)) {
+    copy_file(merges, join_path(folder, "merges.txt"));
+  }
+}
+
+/// Takes the name of a file durably away; false if there is none.
+inline bool remove_file(const std::string& path) {
+  if (::unlink(path.c_str()) != 0) {
+    if (errno == ENOENT) return false;
+    fail_write(path, errno, "removing");
+  }
+  const FileDescriptor folder(
+      ::open(directory_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() >= 0 && ::fsync(folder.get()) != 0 && errno != EINVAL) {
+    fail_write(path, errno, "fsync of the folder");
+  }
+  return true;
+}
+
+/// Whether the file holds this text. A file that cannot be read holds another.
+inline bool holds_text(const std::string& path, const std::string& text) {
+  try {
+    return read_text(FileSource(path), text.size()) == text;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace detail
 
-/// Writes config.json, model.safetensors (F32) and a copy of the tokenizer into an existing folder.
-/// Each file is replaced atomically, the weights last but one, the configuration last: a folder
-/// that never had one is no checkpoint before all is there. \throws Error(unsupported) for what
-/// config.json cannot say; Error(io | resource)
+/// Writes config.json, model.safetensors (F32, half_split) and a copy of the tokenizer into an
+/// existing folder. Each file is replaced atomically, the configuration last; one that says
+/// something else is removed before the weights are replaced. So a process killed at any moment
+/// leaves the old model, the new one, or a folder that is no checkpoint, never weights with the
+/// settings of others. To keep an old model until another one is whole, write to another folder.
+/// \throws Error(unsupported) for what config.json cannot say, Error(numeric) for weights that are
+/// not finite, both before anything is written; Error(io | resource)
 inline void save_checkpoint(const SavedCheckpoint& saved, const std::string& folder) {
-  const std::string json = detail::hf_config_json(saved.config, saved.rope);
-  if (!saved.tokenizer_path.empty()) {
-    const std::string name =
-        saved.tokenizer_path.substr(saved.tokenizer_path.rfind('/') + 1);  // npos + 1 is 0
-    const FileSource source(saved.tokenizer_path);
-    write_file(join_path(folder, name), read_text(source, std::uint64_t{1} << 32));
-  }
+  const std::string json = hf_config_json(saved.config, saved.rope, saved.eos_ids);
+  const std::string config_path = join_path(folder, "config.json");
+  const std::string weights_path = join_path(folder, "model.safetensors");
   std::vector<FloatTensorEntry> entries;
-  for_each_parameter(saved.config, saved.weights, [&](const std::string& name, const auto& w) {
-    if constexpr (requires { w.outputs(); }) {
-      entries.push_back({name, {w.outputs(), w.inputs()}});
-    } else {
-      entries.push_back({name, {w.size()}});
-    }
-  });
-  SafetensorsWriter writer(join_path(folder, "model.safetensors"), entries, {{"format", "pt"}});
-  std::vector<float> row;
-  for_each_parameter(saved.config, saved.weights, [&](const std::string&, const auto& w) {
-    if constexpr (requires { w.outputs(); }) {
-      row.resize(static_cast<std::size_t>(w.inputs()));
-      for (index_t n = 0; n < w.outputs(); ++n) {
-        w.get_row(n, std::span(row));
-        writer.write(row);
-      }
-    } else {
-      writer.write(w.span());
-    }
-  });
+  std::vector<float> values;
+  detail::for_each_saved(
+      saved, [&](const std::string& name, index_t outputs, index_t inputs, const auto& read) {
+        entries.push_back({name, inputs == 0 ? std::vector<std::int64_t>{outputs}
+                                             : std::vector<std::int64_t>{outputs, inputs}});
+        FiniteScan<float> scan;
+        values.resize(static_cast<std::size_t>(inputs == 0 ? outputs : inputs));
+        const index_t rows = inputs == 0 ? 1 : outputs;
+        for (index_t row = 0; row < rows; ++row) {
+          read(row, std::span(values));
+          scan.add(values, row * inputs);
+        }
+        if (scan.count != 0) {
+          fail({.kind = ErrorClass::numeric,
+                .file = weights_path,
+                .where = "element " + std::to_string(scan.first),
+                .field = name,
+                .found = std::to_string(scan.count) + " values that are not finite",
+                .expected = "finite weights"});
+        }
+      });
+  if (!saved.tokenizer_path.empty()) detail::copy_tokenizer(saved.tokenizer_path, folder);
+
+  SafetensorsWriter writer(weights_path, entries, {{"format", "pt"}});
+  detail::for_each_saved(
+      saved, [&](const std::string&, index_t outputs, index_t inputs, const auto& read) {
+        values.resize(static_cast<std::size_t>(inputs == 0 ? outputs : inputs));
+        const index_t rows = inputs == 0 ? 1 : outputs;
+        for (index_t row = 0; row < rows; ++row) {
+          read(row, std::span(values));
+          writer.write(values);
+        }
+      });
+  if (!detail::holds_text(config_path, json)) detail::remove_file(config_path);
   writer.commit();
-  write_file(join_path(folder, "config.json"), json);
+  write_file(config_path, json);
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI
