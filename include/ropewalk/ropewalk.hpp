@@ -6,6 +6,7 @@
 #include "ropewalk/attention/attention.hpp"
 #include "ropewalk/attention/masks.hpp"
 #include "ropewalk/core/thread_pool.hpp"
+#include "ropewalk/eval/answers.hpp"
 #include "ropewalk/eval/bootstrap.hpp"
 #include "ropewalk/eval/perplexity.hpp"
 #include "ropewalk/eval/protocol_presets.hpp"

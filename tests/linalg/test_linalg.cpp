@@ -147,6 +147,33 @@ TEST_CASE("linalg/rows: a row that overflows becomes NaN, not zeros") {
   });
 }
 
+TEST_CASE("linalg/rows: rounded rows are to nearest even, zeros fill their last 16") {
+  for_each_arch([&]<class Arch>() {
+    for (const index_t size : {1, 2, 15, 16, 17, 33, 64}) {
+      const index_t rows = 3, ldx = size + 1, padded = round_up(size, lane_count), ldy = padded + 2;
+      auto x = normal_floats(rows * ldx - 1, 1);
+      x.front() = 1 + 0x1p-8f;                            // a tie: to the even 1
+      x[static_cast<std::size_t>(ldx)] = 1 + 0x3p-8f;     // a tie: up
+      x[static_cast<std::size_t>(2 * ldx)] = -0x1p-130f;  // subnormal
+      Buffer<bf16> y(rows * ldy - 2);
+      for (bf16& v : y.span()) v = {0x1234};
+      round_rows<Arch>(x.data(), ldx, rows, size, y.data(), ldy);
+      index_t wrong = 0;
+      for (index_t i = 0; i < y.size(); ++i) {
+        const index_t r = i / ldy, k = i % ldy;
+        const bf16 right = k < size     ? flushed_bf16(x[static_cast<std::size_t>(r * ldx + k)])
+                           : k < padded ? bf16{}
+                                        : bf16{0x1234};
+        wrong += y[i] != right;
+      }
+      CHECK(wrong == 0);
+      CHECK(to_float(y[0]) == 1);
+      CHECK(to_float(y[ldy]) == 1 + 0x1p-6f);
+      CHECK(to_float(y[2 * ldy]) == 0);
+    }
+  });
+}
+
 TEST_CASE("linalg/gemm: swiglu agrees with the formula in double, zeros stay zero") {
   for_each_arch([]<class Arch>() {
     // One input that is 1: the products are the weights themselves.

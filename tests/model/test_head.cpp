@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "ropewalk/model/head.hpp"
+#include "ropewalk/model/token_batch.hpp"
 
 #include "support/arches.hpp"
 #include "support/random.hpp"

@@ -76,20 +76,18 @@ TEST_CASE("train/token_windows: documents sorted by length keep their ids togeth
   CHECK(cuts == std::vector<std::int64_t>{0, 1, 2, 4, 7});
 }
 
-TEST_CASE("train/token_windows: a mixture keeps its shares, and goes on where it was") {
-  MixtureDealer dealer({0.7, 0.2, 0.1});
-  std::vector<std::int64_t> count(3);
-  for (std::int64_t n = 1; n <= 200; ++n) {
-    const MixtureDealer::Turn turn = dealer.next();
-    CHECK(turn.index == count[turn.part]++);
-    const double total = static_cast<double>(n);
-    CHECK(std::abs(static_cast<double>(count[0]) - 0.7 * total) <= 1);
-    CHECK(std::abs(static_cast<double>(count[2]) - 0.1 * total) <= 1);
-  }
-  MixtureDealer resumed({0.7, 0.2, 0.1}, dealer.dealt());
-  for (int n = 0; n < 50; ++n) {
-    const auto a = dealer.next(), b = resumed.next();
-    CHECK(a.part == b.part);
-    CHECK(a.index == b.index);
-  }
+TEST_CASE(
+    "train/token_windows: loss weights go with their ids, weightless targets are not scored") {
+  const std::vector<TokenId> ids = {0, 1, 2, 3, 4, 5, 6};
+  const std::vector<std::int64_t> cuts = {0, 7};
+  const std::vector<float> weights = {9, 0, 0.5f, 1, 0, 2, 3};
+  const TokenWindows windows({ids, cuts, weights}, 3, WindowOrder::given, {});
+  const TrainingSequence s = windows.sequence(1);
+  CHECK(s.tokens == std::vector<TokenId>{3, 4, 5});
+  CHECK(s.targets == std::vector<TokenId>{not_scored, 5, 6});
+  CHECK(s.loss_weights == std::vector<float>{0, 2, 3});
+  const std::vector<float> fewer(6);
+  CHECK(error_of([&] {
+          TokenWindows({ids, cuts, fewer}, 3, WindowOrder::given, {});
+        }).kind == ErrorClass::usage);
 }

@@ -117,6 +117,12 @@ TEST_CASE("train/trainer: methods that depend on the length train with each docu
                        50;
   CHECK(std::fabs(together - apart) < 1e-14 * apart);
   CHECK(together != first_loss(of_40, {make_sequence(10, 1), make_sequence(40, 2)}));
+
+  // Positions of its own make a sequence as long as they reach.
+  TrainingSequence skips = make_sequence(10, 1);
+  for (std::int64_t t = 0; t < 10; ++t) skips.positions.push_back(t < 5 ? t : t + 30);
+  CHECK(first_loss(dynamic, {skips}) == first_loss(of_40, {skips}));
+  CHECK(first_loss(dynamic, {skips}) != first_loss(of_10, {skips}));
 }
 
 TEST_CASE("train/trainer: wrong batches are refused") {

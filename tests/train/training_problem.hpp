@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// A small batch of packed documents, a model to train on it, and its gradient by the kernels.
+/// A small batch of packed documents, a model to train on it, and its gradient by the kernels,
+/// compared bit by bit.
 
+#include <algorithm>
 #include <string>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "ropewalk/attention/masks.hpp"
 #include "ropewalk/core/thread_pool.hpp"
@@ -68,11 +72,11 @@ struct GradientResult {
   std::vector<HeadResult> results;
 };
 
-/// The gradient of sum_t weight_t nll_t under a causal mask within documents.
-template <class Arch = simd::native>
+/// The gradient of sum_t weight_t nll_t under a causal mask within documents; operands of T.
+template <class Arch = simd::native, class T = float>
 GradientResult gradient_of(const Llama<float>& model, const TrainingBatch& batch,
                            const Execution& execution = {}) {
-  const TrainingKernels kernels = make_training_kernels<Arch>();
+  const TrainingKernels<T> kernels = make_training_kernels<Arch, T>();
   ThreadPool pool(execution.threads);
   const Executor executor = pool.executor();
   LlamaWeights<float> copy = make_llama_weights<float>(model.config);
@@ -90,7 +94,7 @@ GradientResult gradient_of(const Llama<float>& model, const TrainingBatch& batch
   for_each_parameter(model.config, copy, [&](const std::string&, auto& p) {
     std::ranges::copy(from[next++], elements(p).begin());
   });
-  const TrainableLlama trainable =
+  const TrainableLlama<T> trainable =
       make_trainable(make_llama(model.config, std::move(copy)), kernels, executor);
   GradientResult r{make_llama_gradients(model.config),
                    std::vector<HeadResult>(batch.tokens.size())};
@@ -120,6 +124,34 @@ GradientResult gradient_of(const Llama<float>& model, const TrainingBatch& batch
   }
   finish_gradients(trainable, r.gradients, executor);
   return r;
+}
+
+inline void check_same_bits(const LlamaConfig& config, const GradientResult& a,
+                            const GradientResult& b) {
+  std::vector<std::vector<float>> first;
+  for_each_parameter(config, a.gradients.weights, [&](const std::string&, auto& p) {
+    if constexpr (requires { p.storage(); }) {
+      first.emplace_back(p.storage().begin(), p.storage().end());
+    } else {
+      first.emplace_back(p.span().begin(), p.span().end());
+    }
+  });
+  std::size_t i = 0;
+  for_each_parameter(config, b.gradients.weights, [&](const std::string& name, auto& p) {
+    INFO(name);
+    const auto span = [&] {
+      if constexpr (requires { p.storage(); }) {
+        return p.storage();
+      } else {
+        return p.span();
+      }
+    }();
+    CHECK(std::ranges::equal(first[i++], span));
+  });
+  for (std::size_t t = 0; t < a.results.size(); ++t) {
+    CHECK(a.results[t].nll == b.results[t].nll);
+    CHECK(a.results[t].argmax == b.results[t].argmax);
+  }
 }
 
 }  // namespace ropewalk

@@ -38,7 +38,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
                 "this instruction set multiplies floats: widen bf16 operands first");
   constexpr std::size_t most = GemmTile<Arch>::vectors;
   constexpr index_t group = depth_group<T>;
-  constexpr index_t block = gemm_depth<T> / 2;
+  constexpr index_t block = gemm_depth<T> / 4;  // 64 columns of it are 32 KiB
   const index_t width = round_up(columns, lane_count);
   for (index_t n = 0; n < width; n += panel_width) {
     const index_t end = std::min(n + panel_width, width);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// Row operations of a Llama: RMSNorm.
+/// Row operations of a Llama: RMSNorm, and rounding to bf16.
 
 #include <cmath>
 #include <limits>
@@ -36,6 +36,19 @@ void rmsnorm(const float* x, index_t ldx, index_t rows, index_t size, const floa
     for (index_t i = 0; i < size; i += simd::lanes) {
       const V v = V::load_part(x + i, size - i) * scale;
       simd::store_rounded<Arch>(y + i, v * V::load_part(weight + i, size - i) * V(factor));
+    }
+  }
+}
+
+/// y = x rounded to bf16, row by row. x, y: (rows, size), row strides ldx, ldy; y is padded with
+/// zeros to a multiple of 16, and so to whole pairs.
+template <class Arch>
+void round_rows(const float* x, index_t ldx, index_t rows, index_t size, bf16* y,
+                index_t ldy) noexcept {
+  using V = simd::Floats<Arch>;
+  for (index_t r = 0; r < rows; ++r, x += ldx, y += ldy) {
+    for (index_t i = 0; i < size; i += simd::lanes) {
+      simd::store_rounded<Arch>(y + i, V::load_part(x + i, size - i));
     }
   }
 }

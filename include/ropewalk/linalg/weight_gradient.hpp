@@ -1,28 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// Gradients of packed weight matrices, and the transposes that carry gradients back through them.
+/// Gradients of packed weight matrices, the transposes that carry gradients back through them, and
+/// copies of weights as products of bf16 take them.
+
+#include <algorithm>
+#include <type_traits>
 
 #include "ropewalk/linalg/gemm_tn.hpp"
 #include "ropewalk/simd/transpose.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// dW += dY^T X for the outputs of one panel of W, where Y = X W^T: each element an fma chain over
-/// tokens ascending, continued from call to call. The gradient has W's packed order, in which a
-/// panel is the plain matrix (inputs, outputs of the panel).
-/// \param x (tokens, inputs), row stride ldx
-/// \param dy (tokens, outputs of the panel padded to 16, padding zero), row stride lddy
-template <class Arch>
-void add_weight_gradient(const float* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
-                         PackedMatrix<float>& gradient, index_t panel) noexcept {
-  const index_t width = gradient.width_of_panel(panel);
-  gemm_tn<Arch>(x, ldx, dy, lddy, gradient.inputs(), width, tokens, gradient.panel(panel), width);
+namespace detail {
+
+/// Tokens and columns that are put side by side in pairs at a time. Free: sums go on.
+inline constexpr index_t paired_tokens = 256, paired_columns = gemm_rows;
+
+/// Rows of x as gemm_tn() takes them for operands of bf16 (simd::pair_rows), an odd last row beside
+/// zeros. x: (tokens, columns), row stride ldx; out: row stride ldo elements or pairs, columns
+/// padded to 16.
+template <class Arch, class X>
+void pair_tokens(const X* x, index_t ldx, index_t tokens, index_t columns,
+                 simd::Multiplied<Arch, bf16>* out, index_t ldo) noexcept {
+  constexpr index_t group = depth_group<simd::Multiplied<Arch, bf16>>;
+  static constexpr X nothing[paired_columns] = {};
+  for (index_t t = 0; t < tokens; t += 2) {
+    const X* even = x + t * ldx;
+    const X* odd = t + 1 < tokens ? even + ldx : nothing;
+    auto* to = out + t * ldo;
+    index_t c = 0;
+    for (; c + simd::lanes <= columns; c += simd::lanes) {
+      simd::pair_rows<Arch>(even + c, odd + c, to + c * group, ldo);
+    }
+    if (c == columns) continue;
+    X ends[2][simd::lanes] = {};
+    std::copy_n(even + c, columns - c, ends[0]);
+    std::copy_n(odd + c, columns - c, ends[1]);
+    simd::pair_rows<Arch>(ends[0], ends[1], to + c * group, ldo);
+  }
 }
 
-/// C += A W^T over the inputs [inputs.begin, inputs.end) of W alone. a: (rows, inputs.size()).
+/// add_weight_gradient() of bf16 operands.
 template <class Arch>
-void gemm_add_inputs(const float* a, index_t lda, index_t rows, const PackedMatrix<float>& w,
+void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
+                         index_t inputs, index_t width, float* gradient) noexcept {
+  using Element = simd::Multiplied<Arch, bf16>;
+  constexpr index_t group = depth_group<Element>;
+  alignas(storage_alignment) Element left[paired_tokens * paired_columns];
+  alignas(storage_alignment) Element right[paired_tokens * panel_width];
+  static_assert(paired_tokens % 2 == 0 && group <= 2);
+  const simd::FlushSubnormals flush(true);  // as the dot product of pairs does
+  for (index_t first = 0; first < tokens; first += paired_tokens) {
+    const index_t count = std::min(paired_tokens, tokens - first);
+    pair_tokens<Arch>(dy + first * lddy, lddy, count, width, right, panel_width);
+    for (index_t k = 0; k < inputs; k += paired_columns) {
+      const index_t rows = std::min(paired_columns, inputs - k);
+      pair_tokens<Arch>(x + first * ldx + k, ldx, count, rows, left, paired_columns);
+      gemm_tn<Arch>(left, paired_columns, right, panel_width, rows, width, round_up(count, 2),
+                    gradient + k * width, width);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// dW += dY^T X for the outputs of one panel of W, where Y = X W^T: each element an fma chain over
+/// tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs of
+/// tokens, the odd one first, that start with each call (an odd last token is paired with zeros).
+/// The gradient has W's packed order, in which a panel is the plain matrix (inputs, outputs of the
+/// panel).
+/// \param x (tokens, inputs), row stride ldx
+/// \param dy (tokens, outputs of the panel padded to 16, padding zero), row stride lddy
+template <class Arch, class T>
+void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
+                         PackedMatrix<float>& gradient, index_t panel) noexcept {
+  const index_t width = gradient.width_of_panel(panel), inputs = gradient.inputs();
+  if constexpr (std::is_same_v<T, bf16>) {
+    detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, inputs, width,
+                                      gradient.panel(panel));
+  } else {
+    gemm_tn<Arch>(x, ldx, dy, lddy, inputs, width, tokens, gradient.panel(panel), width);
+  }
+}
+
+/// C += A W^T over the inputs [inputs.begin, inputs.end) of W alone; inputs.begin a multiple of
+/// depth_group<T>. a: (rows, inputs.size() padded to depth_group<T>, padding zero).
+template <class Arch, class T>
+void gemm_add_inputs(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w,
                      Interval inputs, float* c, index_t ldc) noexcept {
   using V = simd::Floats<Arch>;
   for (index_t first = 0; first < rows; first += gemm_rows) {
@@ -31,7 +96,8 @@ void gemm_add_inputs(const float* a, index_t lda, index_t rows, const PackedMatr
       const index_t width = w.width_of_panel(j);
       multiply_panel<Arch>(
           a + first * lda, lda, count, w.panel(j) + inputs.begin * width, width,
-          inputs.size(), [&](index_t row, index_t column, V sums) __attribute__((always_inline)) {
+          round_up(inputs.size(), depth_group<T>),
+          [&](index_t row, index_t column, V sums) __attribute__((always_inline)) {
             float* out = c + (first + row) * ldc + j * panel_width + column;
             (V::load(out) + sums).store(out);
           });
@@ -39,27 +105,66 @@ void gemm_add_inputs(const float* a, index_t lda, index_t rows, const PackedMatr
   }
 }
 
-/// Writes panel `panel` of the transpose of `w`. out: (w.inputs(), w.outputs()).
+/// Writes panel `panel` of `w` rounded to bf16. out: of w's shape.
 template <class Arch>
-void transpose_panel(const PackedMatrix<float>& w, PackedMatrix<float>& out,
-                     index_t panel) noexcept {
+void round_panel(const PackedMatrix<float>& w, PackedMatrix<bf16>& out, index_t panel) noexcept {
+  using V = simd::Floats<Arch>;
+  const index_t width = w.width_of_panel(panel);
+  const float* from = w.panel(panel);
+  bf16* to = out.panel(panel);
+  for (index_t k = 0; k < w.inputs(); k += 2) {
+    for (index_t n = 0; n < width; n += simd::lanes) {
+      const float* pair = from + k * width + n;
+      simd::store_woven<Arch>(to + k * width + 2 * n, V::load(pair),
+                              k + 1 < w.inputs() ? V::load(pair + width) : V(0.0f));
+    }
+  }
+}
+
+namespace detail {
+
+/// The 16 inputs by 16 outputs, or pairs of outputs, of a panel of the transpose.
+template <class Arch>
+void transpose_block(const float* from, index_t width, float* to, index_t to_width) noexcept {
+  simd::transpose_16x16<Arch>(from, width, to, to_width);
+}
+template <class Arch>
+void transpose_block(const float* from, index_t width, bf16* to, index_t to_width) noexcept {
+  using V = simd::Floats<Arch>;
+  constexpr index_t outputs = 2 * simd::lanes;
+  alignas(storage_alignment) bf16 rounded[simd::lanes * outputs];
+  for (index_t k = 0; k < simd::lanes; ++k, from += width) {
+    simd::store_bf16<Arch>(rounded + k * outputs, V::load(from), V::load(from + simd::lanes));
+  }
+  simd::transpose_16x16_pairs<Arch>(rounded, outputs, to, 2 * to_width);
+}
+
+}  // namespace detail
+
+/// Writes panel `panel` of the transpose of `w`, rounded to T. out: (w.inputs(), w.outputs()).
+template <class Arch, class T>
+void transpose_panel(const PackedMatrix<float>& w, PackedMatrix<T>& out, index_t panel) noexcept {
+  constexpr index_t group = depth_group<T>, most = simd::lanes * group;
   const index_t to_width = out.width_of_panel(panel), first_input = panel * panel_width;
-  float* to = out.panel(panel);
+  T* to = out.panel(panel);
   for (index_t j = 0; j < w.num_panels(); ++j) {
     const index_t width = w.width_of_panel(j), first_output = j * panel_width;
     const float* from = w.panel(j);
-    for (index_t n = 0; n < width; n += simd::lanes) {
+    for (index_t n = 0; n < width; n += most) {
       for (index_t k = 0; k < to_width; k += simd::lanes) {
-        const index_t outputs = std::min(simd::lanes, w.outputs() - first_output - n);
+        const index_t outputs = std::min(most, w.outputs() - first_output - n);
         const index_t inputs = std::min(simd::lanes, w.inputs() - first_input - k);
         const float* block = from + (first_input + k) * width + n;
-        float* target = to + (first_output + n) * to_width + k;
-        if (outputs == simd::lanes && inputs == simd::lanes) {
-          simd::transpose_16x16<Arch>(block, width, target, to_width);
+        T* target = to + (first_output + n) * to_width + k * group;
+        if (outputs == most && inputs == simd::lanes) {
+          detail::transpose_block<Arch>(block, width, target, to_width);
           continue;
         }
         for (index_t i = 0; i < outputs; ++i) {
-          for (index_t c = 0; c < inputs; ++c) target[i * to_width + c] = block[c * width + i];
+          T* row = target + i / group * group * to_width + i % group;
+          for (index_t c = 0; c < inputs; ++c) {
+            row[c * group] = simd::rounded_to<T>(block[c * width + i]);
+          }
         }
       }
     }

@@ -14,10 +14,6 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Values of a target that is no token.
-inline constexpr TokenId not_scored = -1;    ///< the row is skipped
-inline constexpr TokenId predict_only = -2;  ///< the row gets an argmax and nll = NaN
-
 /// Rows of one head_nll call.
 inline constexpr index_t head_rows = gemm_rows;
 

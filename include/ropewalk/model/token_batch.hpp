@@ -13,6 +13,10 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
+/// Values of a target that is no token.
+inline constexpr TokenId not_scored = -1;    ///< the row is skipped
+inline constexpr TokenId predict_only = -2;  ///< the row gets an argmax and nll = NaN
+
 /// Tokens of one pass: one sequence, or several documents packed side by side.
 struct TokenBatch {
   std::span<const TokenId> tokens;                ///< (tokens)

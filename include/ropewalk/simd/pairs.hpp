@@ -89,16 +89,57 @@ template <class Arch>
   for (index_t i = 0; i < count; ++i) out[i] = all[i];
 }
 
+/// out[2 i], out[2 i + 1] = even[i], odd[i]: 16 pairs.
+template <class Arch>
+[[gnu::always_inline]] inline void store_woven(bf16* out, const bf16* even, const bf16* odd) {
+#if defined(__AVX512F__)
+  if constexpr (detail::Register<Arch>::width == lanes) {
+    __m256i halves[2];
+    __builtin_memcpy(halves, even, sizeof halves[0]);
+    __builtin_memcpy(halves + 1, odd, sizeof halves[1]);
+    const __m512i upper = _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves[1]), 16);
+    _mm512_storeu_si512(out, _mm512_or_si512(_mm512_cvtepu16_epi32(halves[0]), upper));
+    return;
+  }
+#endif
+  for (index_t i = 0; i < lanes; ++i) {
+    out[2 * i] = even[i];
+    out[2 * i + 1] = odd[i];
+  }
+}
+
 /// out[2 i], out[2 i + 1] = bf16 of even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, Floats<Arch> even, Floats<Arch> odd) {
   alignas(64) bf16 first[lanes], second[lanes];
   store_rounded<Arch>(first, even);
   store_rounded<Arch>(second, odd);
-  for (index_t i = 0; i < lanes; ++i) {
-    out[2 * i] = first[i];
-    out[2 * i + 1] = second[i];
-  }
+  store_woven<Arch>(out, first, second);
+}
+
+/// 16 elements of two rows as a product over rows takes them where operands are bf16: as pairs at
+/// `out`, or as rows of floats, the odd row at out, the even one at out + ldo. Floats are rounded.
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(const bf16* even, const bf16* odd, bf16* out,
+                                             index_t /*ldo*/) {
+  store_woven<Arch>(out, even, odd);
+}
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, bf16* out,
+                                             index_t /*ldo*/) {
+  store_woven<Arch>(out, Floats<Arch>::load(even), Floats<Arch>::load(odd));
+}
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(const bf16* even, const bf16* odd, float* out,
+                                             index_t ldo) {
+  for (index_t i = 0; i < lanes; ++i) out[i] = to_float(odd[i]);
+  for (index_t i = 0; i < lanes; ++i) out[ldo + i] = to_float(even[i]);
+}
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, float* out,
+                                             index_t ldo) {
+  rounded_to_bf16(Floats<Arch>::load(odd)).store(out);
+  rounded_to_bf16(Floats<Arch>::load(even)).store(out + ldo);
 }
 
 /// Converts `count` floats.

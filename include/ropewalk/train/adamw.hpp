@@ -92,9 +92,10 @@ inline std::vector<ParameterBlock> parameter_blocks(const LlamaConfig& config,
 /// One step with finished gradients (finish_gradients()), and the Euclidean norm that these had
 /// before they were clipped. The trainable model is refreshed. Nothing changes when it throws.
 /// \throws Error(numeric) when the norm is not finite
-inline double adamw_step(TrainableLlama& trainable, LlamaGradients& gradients, AdamWState& state,
-                         const AdamWConfig& config, double learning_rate,
-                         const TrainingKernels& kernels, const Executor& executor) {
+template <class T>
+double adamw_step(TrainableLlama<T>& trainable, LlamaGradients& gradients, AdamWState& state,
+                  const AdamWConfig& config, double learning_rate,
+                  const TrainingKernels<T>& kernels, const Executor& executor) {
   const std::vector<detail::ParameterBlock> blocks = detail::parameter_blocks(
       trainable.model.config, trainable.model.weights, state, gradients.weights);
   const auto count = static_cast<index_t>(blocks.size());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ropewalk/train/gradient_buffers.hpp"
+#include "ropewalk/train/token_products.hpp"
 #include "ropewalk/train/trainable_llama.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -19,24 +20,14 @@ struct GradientOptions {
 
 namespace detail {
 
-/// dW += dY^T X of one panel of a matrix, as a task.
-struct WeightGradientTask {
-  const float* x;
-  index_t ldx;
-  const float* dy;  // of the whole matrix
-  index_t lddy;
-  PackedMatrix<float>* gradient;
-  index_t panel;
-
-  index_t cost() const { return gradient->inputs() * gradient->width_of_panel(panel); }
-};
-
-/// A pass over a batch: layers forward, the head, and layers backward.
+/// A pass over a batch: layers forward, the head, and layers backward. Operands of products are
+/// stored as T.
+template <class T>
 class GradientPass {
  public:
-  GradientPass(const TrainableLlama& trainable, std::span<const LayerPlan> layers,
-               const TokenBatch& batch, const TrainingKernels& kernels, const Executor& executor,
-               LlamaGradients& gradients, const GradientBuffers& buffers, index_t scored)
+  GradientPass(const TrainableLlama<T>& trainable, std::span<const LayerPlan> layers,
+               const TokenBatch& batch, const TrainingKernels<T>& kernels, const Executor& executor,
+               LlamaGradients& gradients, const GradientBuffers<T>& buffers, index_t scored)
       : trainable_(trainable),
         model_(trainable.model),
         c_(trainable.model.config),
@@ -47,7 +38,16 @@ class GradientPass {
         gradients_(gradients),
         b_(buffers),
         tokens_(static_cast<index_t>(batch.tokens.size())),
-        scored_(scored) {}
+        scored_(scored) {
+    std::vector<index_t> ends, scored_ends;
+    for (const Segment& s : layers[0].blocks->segments) {
+      ends.push_back(s.queries.end);
+      const index_t* end = std::lower_bound(b_.scored, b_.scored + scored_, s.queries.end);
+      scored_ends.push_back(end - b_.scored);
+    }
+    token_runs_ = runs_of_pairs<T>(ends);
+    scored_runs_ = runs_of_pairs<T>(scored_ends);
+  }
 
   void run(bool recompute, std::span<HeadResult> results) {
     const auto layers = static_cast<index_t>(b_.layers.size());
@@ -65,6 +65,25 @@ class GradientPass {
   float* scratch(index_t worker) const { return b_.scratch + worker * b_.scratch_size; }
   const LayerPlan& plan(index_t l) const {
     return plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(l)];
+  }
+  /// Rows of floats as a product takes them: themselves, or rounded to T, in `rounded` with rows
+  /// padded to 16.
+  OperandRows<T> operand(const float* x, index_t ldx, index_t rows, index_t size,
+                         [[maybe_unused]] void* rounded) const {
+    if constexpr (std::is_same_v<T, float>) {
+      return {x, ldx};
+    } else {
+      const index_t ld = round_up(size, lane_count);
+      kernels_.round_rows(x, ldx, rows, size, static_cast<T*>(rounded), ld);
+      return {static_cast<T*>(rounded), ld};
+    }
+  }
+  /// y = x W^T, or y += x W^T, of rows of floats. rounded: memory for them as operands.
+  void multiply(decltype(TrainingKernels<T>::multiply) product, const float* x, index_t ldx,
+                index_t rows, const PackedMatrix<T>& w, float* y, index_t ldy,
+                float* rounded) const {
+    const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
+    product(taken.data, taken.ld, rows, w, y, ldy);
   }
   /// f(rows, worker) for tiles of `count` rows.
   template <class F>
@@ -87,10 +106,12 @@ class GradientPass {
 
   void forward_layer(index_t l) const {
     const LayerActivations& a = b_.layers[static_cast<std::size_t>(l)];
-    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
-    const KernelTable<float>& k = kernels_.forward;
+    const LlamaLayer<T>& layer = trainable_.layer(l);
+    const float* norm =
+        model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
     for_each_tile(tokens_, [&](Interval rows, index_t worker) {
-      project_tile(model_, layer, plan(l), k, a.projected, rows, scratch(worker));
+      project_tile(c_, layer, plan(l), kernels_, kernels_.forward, a.projected, rows,
+                   scratch(worker));
     });
     const AttentionCall<float> call{
         .branches = a.projected.branches,
@@ -99,32 +120,31 @@ class GradientPass {
         .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
     const auto blocks = static_cast<index_t>(call.plan->query_blocks.size());
     for_each_dealt(executor_, blocks * c_.num_key_value_heads, [&](index_t task, index_t worker) {
-      k.attend(call, blocks - 1 - task / c_.num_key_value_heads, task % c_.num_key_value_heads,
-               scratch(worker));
+      kernels_.forward.attend(call, blocks - 1 - task / c_.num_key_value_heads,
+                              task % c_.num_key_value_heads, scratch(worker));
     });
     float* output = static_cast<std::size_t>(l) + 1 < b_.layers.size()
                         ? b_.layers[static_cast<std::size_t>(l) + 1].projected.hidden
                         : b_.last_hidden;
     for_each_tile(tokens_, [&](Interval rows, index_t worker) {
       const index_t first = rows.begin * b_.hidden_stride, size = rows.size() * b_.hidden_stride;
+      const index_t count = rows.size();
       float* middle = a.middle + first;
       std::copy_n(a.projected.hidden + first, size, middle);
-      k.multiply_add(a.attended + rows.begin * c_.query_size(), c_.query_size(), rows.size(),
-                     layer.o_proj, middle, b_.hidden_stride);
-      float* normed = scratch(worker);
-      float* fed = normed + token_tile * b_.hidden_stride;
+      multiply(kernels_.multiply_add, a.attended + rows.begin * c_.query_size(), c_.query_size(),
+               count, layer.o_proj, middle, b_.hidden_stride, scratch(worker));
+      T* normed = reinterpret_cast<T*>(scratch(worker));
+      T* fed = reinterpret_cast<T*>(scratch(worker) + token_tile * b_.hidden_stride);
       float* gate = a.gate + rows.begin * b_.fed_stride;
       float* up = a.up + rows.begin * b_.fed_stride;
-      k.rmsnorm(middle, b_.hidden_stride, rows.size(), c_.hidden_size,
-                layer.post_attention_layernorm.data(), c_.rms_norm_eps, 1.0f, normed,
-                b_.hidden_stride);
-      k.multiply(normed, b_.hidden_stride, rows.size(), layer.gate_proj, gate, b_.fed_stride);
-      k.multiply(normed, b_.hidden_stride, rows.size(), layer.up_proj, up, b_.fed_stride);
-      kernels_.swiglu(gate, up, b_.fed_stride, rows.size(), c_.intermediate_size, fed,
-                      b_.fed_stride);
+      kernels_.rmsnorm(middle, b_.hidden_stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
+                       normed, b_.hidden_stride);
+      kernels_.multiply(normed, b_.hidden_stride, count, layer.gate_proj, gate, b_.fed_stride);
+      kernels_.multiply(normed, b_.hidden_stride, count, layer.up_proj, up, b_.fed_stride);
+      kernels_.swiglu(gate, up, b_.fed_stride, count, c_.intermediate_size, fed, b_.fed_stride);
       std::copy_n(middle, size, output + first);
-      k.multiply_add(fed, b_.fed_stride, rows.size(), layer.down_proj, output + first,
-                     b_.hidden_stride);
+      kernels_.multiply_add(fed, b_.fed_stride, count, layer.down_proj, output + first,
+                            b_.hidden_stride);
     });
   }
 
@@ -140,15 +160,15 @@ class GradientPass {
         std::copy_n(b_.last_hidden + b_.scored[rows.begin + r] * stride, stride,
                     hidden + r * stride);
       }
-      const auto norm_to = [&](float* out, double factor) {
-        kernels_.forward.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
-                                 static_cast<float>(factor), out + rows.begin * stride, stride);
+      const auto norm_to = [&](T* out, double factor) {
+        kernels_.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
+                         static_cast<float>(factor), out + rows.begin * stride, stride);
       };
       norm_to(b_.normed, 1);
       norm_to(b_.scaled, log2_e);
       const auto count = static_cast<std::size_t>(rows.size());
       kernels_.head_nll_lse(b_.scaled + rows.begin * stride, stride,
-                            {b_.targets + rows.begin, count}, model_.head(), {found, count},
+                            {b_.targets + rows.begin, count}, trainable_.head(), {found, count},
                             b_.lse + rows.begin);
       for (index_t r = 0; r < rows.size(); ++r) {
         results[static_cast<std::size_t>(b_.scored[rows.begin + r])] = found[r];
@@ -159,19 +179,25 @@ class GradientPass {
         c_.tie_word_embeddings ? gradients_.weights.embed_tokens : gradients_.weights.lm_head;
     for (index_t first = 0; first < c_.vocab_size; first += head_chunk) {
       const Interval chunk{first, std::min(first + head_chunk, c_.vocab_size)};
-      for_each_tile(scored_, [&](Interval rows, index_t) {
+      for_each_tile(scored_, [&](Interval rows, index_t worker) {
         float* d_logits = b_.d_logits + rows.begin * b_.logits_stride;
         kernels_.head_gradient(b_.scaled + rows.begin * stride, stride,
                                {b_.targets + rows.begin, static_cast<std::size_t>(rows.size())},
-                               model_.head(), b_.lse + rows.begin, b_.weights + rows.begin, chunk,
-                               d_logits, b_.logits_stride);
-        kernels_.gemm_add_inputs(d_logits, b_.logits_stride, rows.size(), trainable_.head_transpose,
-                                 chunk, b_.d_normed + rows.begin * stride, stride);
+                               trainable_.head(), b_.lse + rows.begin, b_.weights + rows.begin,
+                               chunk, d_logits, b_.logits_stride);
+        const OperandRows<T> d =
+            operand(d_logits, b_.logits_stride, rows.size(), chunk.size(), scratch(worker));
+        kernels_.multiply_add_inputs(d.data, d.ld, rows.size(), trainable_.head_transpose, chunk,
+                                     b_.d_normed + rows.begin * stride, stride);
       });
       const index_t panels = (chunk.size() + panel_width - 1) / panel_width;
       for_each_dealt(executor_, panels, [&](index_t j, index_t) {
-        kernels_.add_weight_gradient(b_.normed, stride, b_.d_logits + j * panel_width,
-                                     b_.logits_stride, scored_, d_head, first / panel_width + j);
+        add_panel_gradient({.x = {b_.normed, stride},
+                            .dy = b_.d_logits + j * panel_width,
+                            .lddy = b_.logits_stride,
+                            .gradient = &d_head,
+                            .panel = first / panel_width + j},
+                           scored_runs_);
       });
     }
     std::fill_n(b_.d_hidden, tokens_ * stride, 0.0f);
@@ -202,44 +228,63 @@ class GradientPass {
       feed_forward_gradient_tile(l, a, rows, scratch(worker));
     });
     tasks_.clear();
-    add_tasks(b_.fed, b_.fed_stride, b_.d_hidden, b_.hidden_stride, d_layer.down_proj);
-    add_tasks(b_.normed, b_.hidden_stride, a.gate, b_.fed_stride, d_layer.gate_proj);
-    add_tasks(b_.normed, b_.hidden_stride, a.up, b_.fed_stride, d_layer.up_proj);
-    add_tasks(a.attended, c_.query_size(), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
+    const OperandRows<T> normed{b_.normed, b_.hidden_stride};
+    add_tasks({b_.fed, b_.fed_stride}, b_.d_hidden, b_.hidden_stride, d_layer.down_proj);
+    add_tasks(normed, a.gate, b_.fed_stride, d_layer.gate_proj);
+    add_tasks(normed, a.up, b_.fed_stride, d_layer.up_proj);
+    add_tasks(attended_operand(a), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
     add_weight_gradients();
     add_norm_gradient(a.middle, tokens_, d_layer.post_attention_layernorm);
     attention_gradient(l, a);
-    for_each_tile(tokens_, [&](Interval rows, index_t) { projection_gradient_tile(l, a, rows); });
+    for_each_tile(tokens_, [&](Interval rows, index_t worker) {
+      projection_gradient_tile(l, a, rows, scratch(worker));
+    });
     tasks_.clear();
-    add_tasks(b_.normed, b_.hidden_stride, b_.d_queries[0], b_.heads_stride, d_layer.q_proj);
-    add_tasks(b_.normed, b_.hidden_stride, b_.d_keys[0], b_.key_heads_stride, d_layer.k_proj);
-    add_tasks(b_.normed, b_.hidden_stride, b_.d_values, b_.key_heads_stride, d_layer.v_proj);
+    add_tasks(normed, b_.d_queries[0], b_.heads_stride, d_layer.q_proj);
+    add_tasks(normed, b_.d_keys[0], b_.key_heads_stride, d_layer.k_proj);
+    add_tasks(normed, b_.d_values, b_.key_heads_stride, d_layer.v_proj);
     add_weight_gradients();
     add_norm_gradient(a.projected.hidden, tokens_, d_layer.input_layernorm);
   }
 
+  /// What o_proj multiplied, of all tokens.
+  OperandRows<T> attended_operand(const LayerActivations& a) const {
+    if constexpr (std::is_same_v<T, float>) {
+      return {a.attended, c_.query_size()};
+    } else {
+      return {b_.attended, b_.heads_stride};
+    }
+  }
+
   /// From d_hidden to d_middle, d_attended, and the gradients of gate and up.
   void feed_forward_gradient_tile(index_t l, const LayerActivations& a, Interval rows,
-                                  float* d_fed) const {
-    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
-    const LayerTransposes& w = trainable_.transposes[static_cast<std::size_t>(l)];
-    const KernelTable<float>& k = kernels_.forward;
+                                  float* rounded) const {
+    const LayerTransposes<T>& w = trainable_.transposes[static_cast<std::size_t>(l)];
     const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
     const index_t fed_at = rows.begin * b_.fed_stride;
-    const float* norm = layer.post_attention_layernorm.data();
-    k.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-              b_.normed + at, stride);
-    k.multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride);
+    const float* norm =
+        model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
+    float* d_fed = rounded + token_tile * stride;
+    kernels_.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
+                     b_.normed + at, stride);
+    multiply(kernels_.multiply, b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride,
+             rounded);
     kernels_.swiglu_gradient(a.gate + fed_at, a.up + fed_at, b_.fed_stride, count,
                              c_.intermediate_size, d_fed, b_.fed_stride, b_.fed + fed_at,
                              b_.fed_stride);
-    k.multiply(a.gate + fed_at, b_.fed_stride, count, w.gate_proj, b_.d_normed + at, stride);
-    k.multiply_add(a.up + fed_at, b_.fed_stride, count, w.up_proj, b_.d_normed + at, stride);
+    multiply(kernels_.multiply, a.gate + fed_at, b_.fed_stride, count, w.gate_proj,
+             b_.d_normed + at, stride, d_fed);
+    multiply(kernels_.multiply_add, a.up + fed_at, b_.fed_stride, count, w.up_proj,
+             b_.d_normed + at, stride, d_fed);
     kernels_.rmsnorm_gradient(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
                               b_.d_normed + at, stride, b_.d_hidden + at, stride, b_.d_middle + at,
                               stride, b_.inverse_rms + rows.begin);
-    k.multiply(b_.d_middle + at, stride, count, w.o_proj,
-               b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride);
+    multiply(kernels_.multiply, b_.d_middle + at, stride, count, w.o_proj,
+             b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride, rounded);
+    if constexpr (!std::is_same_v<T, float>) {
+      operand(a.attended + rows.begin * c_.query_size(), c_.query_size(), count, c_.query_size(),
+              b_.attended + rows.begin * b_.heads_stride);
+    }
   }
 
   HeadsView<float> heads(float* data, index_t count, index_t stride) const {
@@ -304,10 +349,9 @@ class GradientPass {
 
   /// From the gradients of rotated queries and keys, and of values, to d_hidden of the layer's
   /// input.
-  void projection_gradient_tile(index_t l, const LayerActivations& a, Interval rows) const {
-    const LlamaLayer<float>& layer = model_.weights.layers[static_cast<std::size_t>(l)];
-    const LayerTransposes& w = trainable_.transposes[static_cast<std::size_t>(l)];
-    const KernelTable<float>& k = kernels_.forward;
+  void projection_gradient_tile(index_t l, const LayerActivations& a, Interval rows,
+                                float* rounded) const {
+    const LayerTransposes<T>& w = trainable_.transposes[static_cast<std::size_t>(l)];
     const LayerPlan& p = plan(l);
     const float scale = query_factor(c_, p);
     for (index_t t = rows.begin; t < rows.end; ++t) {
@@ -328,32 +372,36 @@ class GradientPass {
     }
     const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
     const index_t key_at = rows.begin * b_.key_heads_stride;
-    k.multiply(b_.d_queries[0] + rows.begin * b_.heads_stride, b_.heads_stride, count, w.q_proj,
-               b_.d_normed + at, stride);
-    k.multiply_add(b_.d_keys[0] + key_at, b_.key_heads_stride, count, w.k_proj, b_.d_normed + at,
-                   stride);
-    k.multiply_add(b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj, b_.d_normed + at,
-                   stride);
-    const float* norm = layer.input_layernorm.data();
-    k.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-              b_.normed + at, stride);
+    multiply(kernels_.multiply, b_.d_queries[0] + rows.begin * b_.heads_stride, b_.heads_stride,
+             count, w.q_proj, b_.d_normed + at, stride, rounded);
+    multiply(kernels_.multiply_add, b_.d_keys[0] + key_at, b_.key_heads_stride, count, w.k_proj,
+             b_.d_normed + at, stride, rounded);
+    multiply(kernels_.multiply_add, b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj,
+             b_.d_normed + at, stride, rounded);
+    const float* norm = model_.weights.layers[static_cast<std::size_t>(l)].input_layernorm.data();
+    kernels_.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
+                     1.0f, b_.normed + at, stride);
     kernels_.rmsnorm_gradient(a.projected.hidden + at, stride, count, c_.hidden_size, norm,
                               c_.rms_norm_eps, b_.d_normed + at, stride, b_.d_middle + at, stride,
                               b_.d_hidden + at, stride, b_.inverse_rms + rows.begin);
   }
 
-  void add_tasks(const float* x, index_t ldx, const float* dy, index_t lddy,
-                 PackedMatrix<float>& gradient) {
+  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient) {
     for (index_t j = 0; j < gradient.num_panels(); ++j) {
-      tasks_.push_back({x, ldx, dy + j * panel_width, lddy, &gradient, j});
+      tasks_.push_back({x, dy + j * panel_width, lddy, &gradient, j});
     }
   }
   void add_weight_gradients() {
-    std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask::cost);
+    std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask<T>::cost);
     for_each_dealt(executor_, static_cast<index_t>(tasks_.size()), [&](index_t i, index_t) {
-      const WeightGradientTask& t = tasks_[static_cast<std::size_t>(i)];
-      kernels_.add_weight_gradient(t.x, t.ldx, t.dy, t.lddy, tokens_, *t.gradient, t.panel);
+      add_panel_gradient(tasks_[static_cast<std::size_t>(i)], token_runs_);
     });
+  }
+  void add_panel_gradient(const WeightGradientTask<T>& t, std::span<const Interval> runs) const {
+    for (const Interval& run : runs) {
+      kernels_.add_weight_gradient(t.x.data + run.begin * t.x.ld, t.x.ld, t.dy + run.begin * t.lddy,
+                                   t.lddy, run.size(), *t.gradient, t.panel);
+    }
   }
 
   /// Rows of d_hidden, those of a token added up in the batch's order by one worker.
@@ -369,37 +417,42 @@ class GradientPass {
     });
   }
 
-  const TrainableLlama& trainable_;
+  const TrainableLlama<T>& trainable_;
   const Llama<float>& model_;
   const LlamaConfig& c_;
   std::span<const LayerPlan> plans_;
   const TokenBatch& batch_;
-  const TrainingKernels& kernels_;
+  const TrainingKernels<T>& kernels_;
   const Executor& executor_;
   LlamaGradients& gradients_;
-  const GradientBuffers& b_;
+  const GradientBuffers<T>& b_;
   index_t tokens_;
   index_t scored_;
-  std::vector<WeightGradientTask> tasks_;
+  std::vector<Interval> token_runs_, scored_runs_;
+  std::vector<WeightGradientTask<T>> tasks_;
   std::vector<AttentionGradientBranch<float>> branches_;
 };
 
 }  // namespace detail
 
-/// Adds the gradient of sum_t scale * loss_weight_t * nll_t to `gradients`; results[t] as
-/// forward() gives them, bit for bit. Sums over tokens continue from call to call, so a batch may
-/// be given in parts: their number changes no bit, as the number of workers does not. Call
-/// finish_gradients() after the last part.
+/// Adds the gradient of sum_t scale * loss_weight_t * nll_t to `gradients`; results[t], where T is
+/// float, as forward() gives them, bit for bit. Sums over tokens continue from call to call, so a
+/// batch may be given in parts of whole segments: their number changes no bit, as the number of
+/// workers does not. Call finish_gradients() after the last part.
 ///
-/// Activations are kept in fp32: about 4 L (4 C + 2 H D + 2 K D + 2 F) bytes a token, with
-/// `recompute` 4 (L C + ...) for one more forward pass; gradients have the same bits either way.
+/// T is what operands of products are rounded to (docs/design.md, Training); all else is float.
+///
+/// Activations are kept in fp32 for every T: about 4 L (4 C + 2 H D + 2 K D + 2 F) bytes a token,
+/// with `recompute` 4 (L C + ...) for one more forward pass; gradients have the same bits either
+/// way.
 /// **Cost:** 3 times a forward pass, and the head's product once more.
 /// **Source:** arXiv:2307.08691 (attention), arXiv:2411.09009 (head).
 /// \throws Error(usage) for shapes or ids that do not fit; Error(resource)
-inline void add_gradients(const TrainableLlama& trainable, std::span<const LayerPlan> layers,
-                          const TokenBatch& batch, const TrainingKernels& kernels,
-                          const Executor& executor, Workspace& workspace, LlamaGradients& gradients,
-                          std::span<HeadResult> results, const GradientOptions& options = {}) {
+template <class T>
+void add_gradients(const TrainableLlama<T>& trainable, std::span<const LayerPlan> layers,
+                   const TokenBatch& batch, const TrainingKernels<T>& kernels,
+                   const Executor& executor, Workspace& workspace, LlamaGradients& gradients,
+                   std::span<HeadResult> results, const GradientOptions& options = {}) {
   const LlamaConfig& c = trainable.model.config;
   detail::check_forward<float>(trainable.model, layers, batch, nullptr, results.size());
   const auto n = static_cast<index_t>(batch.tokens.size());
@@ -413,7 +466,7 @@ inline void add_gradients(const TrainableLlama& trainable, std::span<const Layer
       static_cast<index_t>(std::count_if(batch.targets.begin(), batch.targets.end(), is_scored));
   require(scored >= 1, "at least one target");
   workspace.reset();
-  const detail::GradientBuffers b = detail::take_gradient_buffers(
+  const detail::GradientBuffers<T> b = detail::take_gradient_buffers<T>(
       c, n, scored, static_cast<index_t>(layers[0].branches.size()), layers[0].blocks->key_slots,
       options.recompute, executor, workspace);
   index_t r = 0;

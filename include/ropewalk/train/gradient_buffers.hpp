@@ -4,6 +4,7 @@
 /// The memory of one pass of training: what the forward half keeps for the backward half, and what
 /// the backward half needs of its own.
 
+#include <type_traits>
 #include <vector>
 
 #include "ropewalk/model/forward_buffers.hpp"
@@ -23,7 +24,8 @@ struct LayerActivations {
 
 /// Everything of a pass, taken from the workspace. With `recompute` all layers share their
 /// activations but for their inputs, and the forward half of a layer is run again before its
-/// backward half.
+/// backward half. What only products read is stored as T.
+template <class T>
 struct GradientBuffers {
   index_t hidden_stride = 0, heads_stride = 0, key_heads_stride = 0, fed_stride = 0;
   std::vector<LayerActivations> layers;
@@ -31,9 +33,10 @@ struct GradientBuffers {
 
   float* d_hidden = nullptr;    // (tokens, C) gradient of the residual stream after a layer
   float* d_middle = nullptr;    // (tokens, C)
-  float* normed = nullptr;      // (tokens, C) inputs of products, computed again
+  T* normed = nullptr;          // (tokens, C) inputs of products, computed again
   float* d_normed = nullptr;    // (tokens, C)
-  float* fed = nullptr;         // (tokens, F) inputs of down_proj, computed again
+  T* fed = nullptr;             // (tokens, F) inputs of down_proj, computed again
+  T* attended = nullptr;        // (tokens, H, D) inputs of o_proj, rounded; null where T is float
   float* d_attended = nullptr;  // (tokens, H, D)
   float* d_values = nullptr;    // (tokens, K, D)
   std::span<float*> d_queries;  // by branch, (tokens, H, D)
@@ -43,7 +46,7 @@ struct GradientBuffers {
   float* inverse_rms = nullptr;               // (tokens)
 
   float* gathered = nullptr;   // (scored tokens, C) last hidden states
-  float* scaled = nullptr;     // (scored tokens, C) normed, in base-2 units
+  T* scaled = nullptr;         // (scored tokens, C) normed, in base-2 units
   double* lse = nullptr;       // (scored tokens)
   float* weights = nullptr;    // (scored tokens)
   TokenId* targets = nullptr;  // (scored tokens)
@@ -55,9 +58,9 @@ struct GradientBuffers {
   float* scratch = nullptr;  // (workers, scratch_size)
 };
 
-inline LayerActivations take_activations(const LlamaConfig& c, const GradientBuffers& b,
-                                         index_t tokens, index_t branches, index_t slots,
-                                         Workspace& workspace) {
+template <class T>
+LayerActivations take_activations(const LlamaConfig& c, const GradientBuffers<T>& b, index_t tokens,
+                                  index_t branches, index_t slots, Workspace& workspace) {
   const auto take = [&](index_t rows, index_t columns) {
     return workspace.take<float>(checked_mul(rows, columns, "activations")).data();
   };
@@ -83,16 +86,20 @@ inline LayerActivations take_activations(const LlamaConfig& c, const GradientBuf
   return a;
 }
 
-inline GradientBuffers take_gradient_buffers(const LlamaConfig& c, index_t tokens, index_t scored,
-                                             index_t branches, index_t slots, bool recompute,
-                                             const Executor& executor, Workspace& workspace) {
-  GradientBuffers b;
+template <class T>
+GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, index_t scored,
+                                         index_t branches, index_t slots, bool recompute,
+                                         const Executor& executor, Workspace& workspace) {
+  GradientBuffers<T> b;
   b.hidden_stride = round_up(c.hidden_size, lane_count);
   b.heads_stride = round_up(c.query_size(), lane_count);
   b.key_heads_stride = round_up(c.key_value_size(), lane_count);
   b.fed_stride = round_up(c.intermediate_size, lane_count);
   const auto take = [&](index_t rows, index_t columns) {
     return workspace.take<float>(checked_mul(rows, columns, "activations")).data();
+  };
+  const auto take_operands = [&](index_t rows, index_t columns) {
+    return workspace.template take<T>(checked_mul(rows, columns, "activations")).data();
   };
   for (index_t l = 0; l < c.num_hidden_layers; ++l) {
     if (l == 0 || !recompute) {
@@ -105,9 +112,10 @@ inline GradientBuffers take_gradient_buffers(const LlamaConfig& c, index_t token
   b.last_hidden = take(tokens, b.hidden_stride);
   b.d_hidden = take(tokens, b.hidden_stride);
   b.d_middle = take(tokens, b.hidden_stride);
-  b.normed = take(tokens, b.hidden_stride);
+  b.normed = take_operands(tokens, b.hidden_stride);
   b.d_normed = take(tokens, b.hidden_stride);
-  b.fed = take(tokens, b.fed_stride);
+  b.fed = take_operands(tokens, b.fed_stride);
+  if (!std::is_same_v<T, float>) b.attended = take_operands(tokens, b.heads_stride);
   b.d_attended = take(tokens, b.heads_stride);
   b.d_values = take(tokens, b.key_heads_stride);
   b.d_queries = workspace.take<float*>(branches);
@@ -129,7 +137,7 @@ inline GradientBuffers take_gradient_buffers(const LlamaConfig& c, index_t token
                      .head_dim = c.head_dim};
   b.inverse_rms = take(tokens, 1);
   b.gathered = take(scored, b.hidden_stride);
-  b.scaled = take(scored, b.hidden_stride);
+  b.scaled = take_operands(scored, b.hidden_stride);
   b.lse = workspace.take<double>(scored).data();
   b.weights = take(scored, 1);
   b.targets = workspace.take<TokenId>(scored).data();
@@ -137,9 +145,11 @@ inline GradientBuffers take_gradient_buffers(const LlamaConfig& c, index_t token
   b.logits_stride = std::min(head_chunk, round_up(c.vocab_size, lane_count));
   b.d_logits = take(scored, b.logits_stride);
   const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
+  const index_t rounded_logits =
+      std::is_same_v<T, float> ? 0 : head_rows * b.logits_stride / depth_group<T>;
   b.scratch_size =
       round_up(std::max({token_tile * (b.hidden_stride + std::max(projected, b.fed_stride)),
-                         attention_scratch_size<float>(c.head_dim),
+                         rounded_logits, attention_scratch_size<float>(c.head_dim),
                          attend_backward_scratch_size<float>(c.head_dim)}),
                lane_count);
   b.scratch =

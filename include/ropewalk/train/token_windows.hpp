@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ropewalk/core/permutation.hpp"
-#include "ropewalk/train/trainer.hpp"
+#include "ropewalk/train/training_sequence.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -16,7 +16,25 @@ namespace ropewalk::inline ROPEWALK_ABI {
 struct PackedDocuments {
   std::span<const TokenId> ids = {};
   std::span<const std::int64_t> cu_seqlens = {};  ///< starts of the documents, and ids.size()
+  std::span<const float> loss_weights = {};       ///< of each id as a target; none: all 1
 };
+
+/// \throws Error(usage)
+inline void check(const PackedDocuments& d) {
+  require(d.cu_seqlens.size() >= 2 && d.cu_seqlens.front() == 0 &&
+              d.cu_seqlens.back() == std::ssize(d.ids),
+          "cu_seqlens from 0 to the number of ids");
+  require(d.loss_weights.empty() || d.loss_weights.size() == d.ids.size(),
+          "a loss weight for each id, or none");
+}
+
+/// The sequence of tokens [first, first + count), whose last target is the id after them.
+inline TrainingSequence sequence_of(const PackedDocuments& d, std::int64_t first, index_t count) {
+  const auto at = static_cast<std::size_t>(first), ids = static_cast<std::size_t>(count) + 1;
+  return d.loss_weights.empty()
+             ? next_token_sequence(d.ids.subspan(at, ids))
+             : weighted_sequence(d.ids.subspan(at, ids), d.loss_weights.subspan(at, ids));
+}
 
 /// In which order windows come.
 enum class WindowOrder {
@@ -38,9 +56,7 @@ class TokenWindows {
         random_(random),
         within_documents_(within_documents) {
     require(length >= 1, "length >= 1");
-    require(documents.cu_seqlens.size() >= 2 && documents.cu_seqlens.front() == 0 &&
-                documents.cu_seqlens.back() == std::ssize(documents.ids),
-            "cu_seqlens from 0 to the number of ids");
+    check(documents);
     windows_ = (std::ssize(documents.ids) - 1) / length;
     if (windows_ < 1) {
       fail({.kind = ErrorClass::usage,
@@ -63,13 +79,8 @@ class TokenWindows {
                             ? place
                             : Permutation(static_cast<std::uint64_t>(windows_), random)(place);
     const auto first = static_cast<std::int64_t>(window) * length_;
-    const auto ids = documents_.ids.subspan(static_cast<std::size_t>(first),
-                                            static_cast<std::size_t>(length_) + 1);
-    TrainingSequence s{.tokens = {ids.begin(), ids.end() - 1},
-                       .targets = {ids.begin() + 1, ids.end()},
-                       .loss_weights = {},
-                       .cu_seqlens = {0},
-                       .positions = {}};
+    TrainingSequence s = sequence_of(documents_, first, length_);
+    s.cu_seqlens = {0};
     const auto cuts = documents_.cu_seqlens;
     for (auto cut = std::upper_bound(cuts.begin(), cuts.end(), first);
          cut != cuts.end() && *cut <= first + length_; ++cut) {
@@ -114,45 +125,5 @@ inline void sort_documents(std::vector<TokenId>& ids, std::vector<std::int64_t>&
   }
   ids = std::move(sorted);
 }
-
-/// Deals sequences out to the parts of a mixture so that after any number of them each part has its
-/// share of the tokens within one sequence: the next one goes to the part that is furthest behind.
-class MixtureDealer {
- public:
-  /// \param shares  relative; \param dealt  sequences that each part had already, or none
-  explicit MixtureDealer(std::vector<double> shares, std::vector<std::int64_t> dealt = {})
-      : shares_(std::move(shares)), dealt_(std::move(dealt)) {
-    require(!shares_.empty(), "at least one part of the mixture");
-    double sum = 0;
-    for (const double s : shares_) {
-      require(s > 0, "shares above 0");
-      sum += s;
-    }
-    for (double& s : shares_) s /= sum;
-    if (dealt_.empty()) dealt_.resize(shares_.size());
-    require(dealt_.size() == shares_.size(), "a count for each part");
-  }
-  struct Turn {
-    std::size_t part;
-    std::int64_t index;  ///< of the part's own sequences
-  };
-  Turn next() {
-    std::int64_t total = 1;
-    for (const std::int64_t n : dealt_) total += n;
-    std::size_t part = 0;
-    double furthest = 0;
-    for (std::size_t p = 0; p < shares_.size(); ++p) {
-      const double behind =
-          std::fma(shares_[p], static_cast<double>(total), -static_cast<double>(dealt_[p]));
-      if (p == 0 || behind > furthest) part = p, furthest = behind;
-    }
-    return {part, dealt_[part]++};
-  }
-  const std::vector<std::int64_t>& dealt() const { return dealt_; }
-
- private:
-  std::vector<double> shares_;
-  std::vector<std::int64_t> dealt_;
-};
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

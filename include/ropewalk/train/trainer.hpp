@@ -14,18 +14,9 @@
 #include "ropewalk/rope/position_map.hpp"
 #include "ropewalk/train/adamw.hpp"
 #include "ropewalk/train/add_gradients.hpp"
+#include "ropewalk/train/training_sequence.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
-
-/// A window of tokens to be learnt from: one document, or several packed side by side.
-struct TrainingSequence {
-  std::vector<TokenId> tokens = {};           ///< (n)
-  std::vector<TokenId> targets = {};          ///< (n) next ids, or not_scored
-  std::vector<float> loss_weights = {};       ///< (n), or none: all 1
-  std::vector<std::int32_t> cu_seqlens = {};  ///< where documents start, and n; none: one document
-  std::vector<std::int64_t> positions = {};  ///< (n), or none: as the options say. For methods that
-                                             ///< train on positions of their own (PoSE, RandPos)
-};
 
 struct TrainerOptions {
   AdamWConfig optimizer = {};
@@ -44,12 +35,14 @@ struct StepReport {
 
 /// A model in training. The loss of a batch is sum_t w_t nll_t / sum_t w_t over all its sequences.
 /// Weights, optimizer state and losses have the same bits for any number of workers and any
-/// tokens_at_once.
+/// tokens_at_once. T: what operands of products are rounded to, as the kernels say; weights stay
+/// floats (docs/design.md, Training).
+template <class T = float>
 class Trainer {
  public:
   /// \throws Error(usage) for options out of range
-  Trainer(Llama<float> model, AdamWState state, const TrainingKernels& kernels, Executor executor,
-          TrainerOptions options = {})
+  Trainer(Llama<float> model, AdamWState state, const TrainingKernels<T>& kernels,
+          Executor executor, TrainerOptions options = {})
       : kernels_(kernels),
         executor_(executor),
         options_(options),
@@ -66,8 +59,8 @@ class Trainer {
   LlamaWeights<float> release_weights() { return std::move(trainable_.model.weights); }
   AdamWState release_state() { return std::move(state_); }
 
-  /// One step. Each document is rotated with the frequencies of its own length, so methods that
-  /// depend on it are trained as they are used.
+  /// One step. Each document is rotated with the frequencies of its own length (with positions of
+  /// its own: as far as these reach), so methods that depend on it are trained as they are used.
   /// \throws Error(usage) for sequences that do not fit the model; Error(numeric) when the loss or
   /// the gradient is not finite, before any weight changes
   StepReport step(std::span<const TrainingSequence> batch, const LengthFrequencies& frequencies,
@@ -136,8 +129,10 @@ class Trainer {
     for (std::size_t d = 0; d + 1 < cuts.documents.size(); ++d) {
       const auto first = static_cast<std::size_t>(cuts.documents[d]);
       const auto count = static_cast<std::size_t>(cuts.documents[d + 1]) - first;
-      append_tokens(rotations, plan_of(frequencies, static_cast<std::int64_t>(count)),
-                    std::span(positions_).subspan(first, count));
+      const std::span positions = std::span(positions_).subspan(first, count);
+      const std::int64_t length =
+          std::max<std::int64_t>(std::ssize(positions), *std::ranges::max_element(positions) + 1);
+      append_tokens(rotations, plan_of(frequencies, length), positions);
     }
     const BlockPlan blocks = make_block_plan(Causal{}, n, cuts.segments);
     const LayerPlan layer = make_layer_plan(rotations, blocks);
@@ -195,10 +190,10 @@ class Trainer {
     return plans_.emplace(key, frequencies.plan(length)).first->second;
   }
 
-  TrainingKernels kernels_;
+  TrainingKernels<T> kernels_;
   Executor executor_;
   TrainerOptions options_;
-  TrainableLlama trainable_;
+  TrainableLlama<T> trainable_;
   AdamWState state_;
   LlamaGradients gradients_;
   Workspace workspace_;
