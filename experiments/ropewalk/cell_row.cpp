@@ -3,12 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include <fmt/format.h>
 
 #include "ropewalk/eval/bootstrap.hpp"
-#include "ropewalk/eval/compensated_sum.hpp"
 #include "ropewalk/eval/summary.hpp"
 
 #include "build_facts.hpp"
@@ -33,20 +31,6 @@ std::pair<double, std::string> standard_error(const WindowPlan& plan, const Scor
   if (s.nonfinite_window >= 0 || s.tokens < 8 || (overlapping && s.windows < 2)) return {s.se, ""};
   const BootstrapEstimate e = bootstrap_token_nll(plan, losses, unit);
   return {e.se, fmt::format("bootstrap({})", e.block_length)};
-}
-
-/// Mean floor of what protocol prefix scores: the ids 1 .. length of each window. NaN where there
-/// is none.
-double mean_floor(const CellSource& source, std::int64_t windows) {
-  if (source.floor.empty()) return std::numeric_limits<double>::quiet_NaN();
-  CompensatedSum sum;
-  for (std::int64_t w = 0; w < windows; ++w) {
-    const std::int64_t first = w * source.window_tokens;
-    for (std::int64_t t = first + 1; t <= first + source.length; ++t) {
-      sum.add(source.floor[static_cast<std::size_t>(t)]);
-    }
-  }
-  return sum.value() / static_cast<double>(windows * source.length);
 }
 
 }  // namespace
@@ -134,8 +118,10 @@ CellRow make_cell(const CellSource& source, const Row& origin) {
                   {"delta_se", if_finite(delta_se)},
                   {"se_method", se_method.empty() ? Value() : Value(se_method)},
                   {"protocol_hash", hash_text(s.protocol_hash)},
-                  {"floor", real(mean_floor(source, s.windows))},
                   {"status", std::string(finite ? "ok" : "nonfinite")}};
+  const KnownFigures known = known_figures(source.protocol == "prefix" ? source.known : KnownText{},
+                                           source.losses, source.length);
+  cell.results.insert(cell.results.end() - 1, known.results.begin(), known.results.end());
   cell.origin = origin;
   cell.origin.emplace_back("protocol_text", s.protocol_text);
   std::vector<std::int64_t> contexts, counts;
@@ -147,6 +133,7 @@ CellRow make_cell(const CellSource& source, const Row& origin) {
   cell.origin.emplace_back("bin_context", contexts);
   cell.origin.emplace_back("bin_tokens", counts);
   cell.origin.emplace_back("bin_nll", means);
+  cell.origin.insert(cell.origin.end(), known.bins.begin(), known.bins.end());
   if (!finite) {
     cell.origin.emplace_back("nonfinite_window", std::int64_t{s.nonfinite_window});
     // Counted from 0 among the window's predictions: token j is predicted at position j - 1.

@@ -18,7 +18,7 @@
 namespace cli {
 
 /// Version of the rows' fields.
-inline constexpr std::int64_t row_schema = 3;
+inline constexpr std::int64_t row_schema = 4;
 
 /// A cell's row: the keys that tables and csv carry, and where the numbers come from.
 struct CellRow {
@@ -60,8 +60,7 @@ struct CellSource {
   const EvalText& text;
   const ScoredLosses& losses;
   const ScoredLosses* first = nullptr;  ///< of the first setting; null for that setting itself
-  std::span<const double> floor = {};   ///< ScoringText::floor
-  index_t window_tokens = 0;            ///< of protocol prefix
+  const KnownText& known;               ///< of what protocol prefix scores
 };
 
 CellRow make_cell(const CellSource& source, const Row& origin);

@@ -24,22 +24,23 @@ constexpr const char* examples =
 int run_export(Arguments arguments) {
   std::string folder;
   std::string format = "csv";
-  bool by_position = false, quiet = false;
+  BinsOptions bins;
+  bool quiet = false;
   Options options("export",
                   "Rows of a results folder in the order of its grid, whatever the order in which "
                   "they were computed. A sweep may be writing to the folder.",
                   examples);
   options.positional("DIR", folder, "Results folder of a sweep");
   options.choice("--format", {"table", "csv", "jsonl"}, format, "Form of the rows on stdout");
-  options.flag("--by-position", by_position, "Losses by context length [1, 2), [2, 4), ...");
+  add_bins_options(options, bins);
   options.flag("--quiet", quiet, "No remarks on stderr");
   if (!options.parse(arguments)) return 0;
   if (folder.empty()) fail_usage("DIR", "nothing", "the results folder of a sweep");
 
   const StoredResults results = read_results(folder);
   const Format form = parse_format(format);
-  print(by_position ? position_text(results.cells, results.known, form)
-                    : results_text(results.cells, results.known, form));
+  print(bins_of(bins) == Bins::none ? results_text(results.cells, results.known, form)
+                                    : bins_text(bins_of(bins), results.cells, results.known, form));
   flush_output();
   std::size_t there = 0, nonfinite = 0;
   for (const CellKey& key : results.cells) {

@@ -74,8 +74,7 @@ void add_grid_options(Options& options, GridOptions& out, const std::string& wha
                "Tokens from window to window, for the protocols that have a stride [theirs]");
   options.text("--nll-out", "FILE.npy", out.nll_out, what_nll);
   options.choice("--format", {"table", "csv", "jsonl"}, out.format, "Form of the rows on stdout");
-  options.flag("--by-position", out.by_position,
-               "Losses by context length [1, 2), [2, 4), ... instead of the table");
+  add_bins_options(options, out.bins);
   options.flag("--dry-run", out.dry_run,
                "Only tell tokens, operations, memory and time; write nothing");
   add_model_options(options, out.model);
@@ -84,6 +83,10 @@ void add_grid_options(Options& options, GridOptions& out, const std::string& wha
 void check_grid_options(const GridOptions& options) {
   if (options.lengths.empty()) {
     fail_usage("--lengths", "nothing", "context lengths such as 128,256,512");
+  }
+  bins_of(options.bins);
+  if (options.bins.by_distance && !options.data.synthetic) {
+    fail_usage("--by-distance", "no --synthetic", "text whose facts are known: --synthetic");
   }
   const std::vector<std::string> names = protocol_list(options.protocol);
   const auto has_stride = [](const std::string& name) { return find_protocol(name).has_stride; };

@@ -4,6 +4,7 @@
 /// The options of sweep and ppl that make a grid.
 
 #include "grid.hpp"
+#include "results_text.hpp"
 
 namespace cli {
 
@@ -17,7 +18,7 @@ struct GridOptions {
   std::optional<std::int64_t> stride = {};
   std::string nll_out = {};
   std::string format = "table";
-  bool by_position = false;
+  BinsOptions bins = {};
   bool dry_run = false;
 };
 

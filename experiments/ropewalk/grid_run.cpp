@@ -214,8 +214,7 @@ class GridRunner {
                       .text = run_.evaluation.groups[request.group].text,
                       .losses = own,
                       .first = first ? &*first : nullptr,
-                      .floor = run_.data.runs.floor,
-                      .window_tokens = run_.data.window_tokens},
+                      .known = run_.data.runs.known},
                      run_.origin);
   }
   static void compare_again(const Setting& setting, const Request& request, const CellRow& before,

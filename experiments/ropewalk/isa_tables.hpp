@@ -16,7 +16,8 @@ namespace ropewalk::inline ROPEWALK_ABI {
 struct IsaTables {
   KernelTable<float> f32 = {};
   KernelTable<bf16> b16 = {};
-  TrainingKernels train = {};
+  TrainingKernels<float> train = {};
+  TrainingKernels<bf16> train_b16 = {};
   measure::FmaProbe fma = {};      ///< the limit of f32
   measure::FmaProbe fma_b16 = {};  ///< the limit of bf16
 
@@ -27,6 +28,14 @@ struct IsaTables {
       return b16;
     } else {
       return f32;
+    }
+  }
+  template <class T>
+  const TrainingKernels<T>& training() const {
+    if constexpr (std::is_same_v<T, bf16>) {
+      return train_b16;
+    } else {
+      return train;
     }
   }
   template <class T>
@@ -42,6 +51,7 @@ IsaTables make_isa_tables() {
   return {.f32 = make_kernel_table<Arch>(),
           .b16 = make_kernel_table<Arch, bf16>(),
           .train = make_training_kernels<Arch>(),
+          .train_b16 = make_training_kernels<Arch, bf16>(),
           .fma = measure::fma_probe<Arch>(),
           .fma_b16 = measure::fma_probe<Arch, bf16>()};
 }

@@ -73,6 +73,7 @@ const std::vector<IsaTables>& available_kernels() {
       if (std::string_view(tables[i].isa()) != "avx512bf16") continue;
       if (!pairs_pay(tables[i])) {  // the next best set widens, and gives the same bits
         tables[i].b16 = tables[i + 1].b16;
+        tables[i].train_b16 = tables[i + 1].train_b16;
         tables[i].fma_b16 = tables[i + 1].fma_b16;
       }
     }

@@ -31,11 +31,16 @@ index_t thread_count(const ModelOptions& options) {
   return static_cast<index_t>(*options.threads);
 }
 
+/// A checkpoint's path, or the name of the embedded one.
+template <class T>
+CheckpointOf<T> load_named(const std::string& name) {
+  return name == embedded_name ? load_embedded<T>() : load_checkpoint<T>(name);
+}
+
 /// Loads the checkpoint into `out`, all but the model itself; what is left of it is returned.
 template <class T>
 ModelAs<T> load_model(const ModelOptions& options, LoadedModel& out) {
-  CheckpointOf<T> checkpoint =
-      options.model == embedded_name ? load_embedded<T>() : load_checkpoint<T>(options.model);
+  CheckpointOf<T> checkpoint = load_named<T>(options.model);
   for (const std::string& note : checkpoint.notes) {
     remark(options.quiet, "note: " + options.model + ": " + note);
   }
@@ -184,6 +189,8 @@ ModelFacts read_model_facts(const std::string& path) {
   const Checkpoint checkpoint = load_checkpoint(path);
   return facts_of(checkpoint.config, checkpoint.rope);
 }
+
+Checkpoint load_float_checkpoint(const std::string& path) { return load_named<float>(path); }
 
 AnyTokenizer open_tokenizer_file(const std::string& path, const TokenizerOptions& options) {
   return ropewalk::open_tokenizer(path, options);

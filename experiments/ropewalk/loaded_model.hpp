@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ropewalk/core/thread_pool.hpp"
+#include "ropewalk/hub/checkpoint_data.hpp"
 #include "ropewalk/model/cost.hpp"
 #include "ropewalk/model/llama.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
@@ -105,7 +106,9 @@ bool depends_on_length(const AnyFrequency& policy);
 /// \throws Error(usage) instead of Error(config): the policy came from the command line.
 FrequencyPlan plan_of(const Setting& setting, RotaryShape shape);
 
-/// As ropewalk::open_tokenizer, compiled once for all commands.
+/// As ropewalk::load_checkpoint (of `embedded` too) and ropewalk::open_tokenizer, compiled once for
+/// all commands.
+Checkpoint load_float_checkpoint(const std::string& path);
 AnyTokenizer open_tokenizer_file(const std::string& path, const TokenizerOptions& options);
 
 }  // namespace cli

@@ -94,8 +94,8 @@ int run_ppl(Arguments arguments) {
   const std::vector<CellKey> keys = cells_of(grid);
   KnownCells known;
   for (std::size_t i = 0; i < cells.size(); ++i) known.emplace(keys[i], cells[i]);
-  if (o.by_position) {
-    print(position_text(keys, known, format));
+  if (const Bins bins = bins_of(o.bins); bins != Bins::none) {
+    print(bins_text(bins, keys, known, format));
   } else if (format == Format::table) {
     std::vector<std::vector<std::string>> table = {
         {"length", "protocol", "windows", "tokens", "nll", "se", "ppl", "top1", "bpb"}};

@@ -6,9 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "args.hpp"
 #include "grid.hpp"
 
 namespace cli {
+
+/// Options that ask for bins.
+struct BinsOptions {
+  bool by_position = false, by_distance = false;
+};
 
 /// The cells of a grid, in the order of its rows.
 std::vector<CellKey> cells_of(const Grid& grid);
@@ -20,8 +26,14 @@ std::string results_csv(const std::vector<CellKey>& cells, const KnownCells& kno
 std::string results_jsonl(const std::vector<CellKey>& cells, const KnownCells& known);
 std::string results_text(const std::vector<CellKey>& cells, const KnownCells& known, Format format);
 
-/// Losses by the number of tokens seen before, a line for each cell and bin [1, 2), [2, 4), ...
-std::string position_text(const std::vector<CellKey>& cells, const KnownCells& known,
-                          Format format);
+/// A row for each bin instead of each cell.
+enum class Bins { none, position, distance };
+void add_bins_options(Options& options, BinsOptions& out);
+/// \throws Error(usage) for both
+Bins bins_of(const BinsOptions& options);
+/// Losses by the number of tokens seen before, or answers by their distance from the fact: a line
+/// for each cell and bin [1, 2), [2, 4), ...
+std::string bins_text(Bins bins, const std::vector<CellKey>& cells, const KnownCells& known,
+                      Format format);
 
 }  // namespace cli

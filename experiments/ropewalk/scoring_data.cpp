@@ -5,6 +5,7 @@
 
 #include "ropewalk/eval/words.hpp"
 #include "ropewalk/text/documents.hpp"
+#include "ropewalk/text/retrieval.hpp"
 #include "ropewalk/text/synthetic_floor.hpp"
 #include "ropewalk/text/token_file.hpp"
 
@@ -70,12 +71,15 @@ void make_documents(const DataOptions& options, const LoadedModel& model, Scorin
   const auto length = static_cast<std::size_t>(data.window_tokens);
   const std::int64_t count = options.windows.value_or(default_documents);
   data.runs.ids.resize(checked_mul(static_cast<std::size_t>(count), length, "--windows"));
-  data.runs.floor.resize(data.runs.ids.size());
+  KnownText& known = data.runs.known;
+  known.window_tokens = data.window_tokens;
+  known.floor.resize(data.runs.ids.size());
   for (std::int64_t d = 0; d < count; ++d) {
     const std::size_t first = static_cast<std::size_t>(d) * length;
     const std::span<TokenId> ids = std::span(data.runs.ids).subspan(first, length);
     language.tokens(validation_seed, static_cast<std::uint32_t>(d), ids);
-    floor_nll(language, ids, whole_past, std::span(data.runs.floor).subspan(first, length));
+    floor_nll(language, ids, whole_past, std::span(known.floor).subspan(first, length));
+    known.answers.push_back(record_answers(language, ids));
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "ropewalk/eval/windows.hpp"
 
+#include "known_text.hpp"
 #include "loaded_model.hpp"
 
 namespace cli {
@@ -36,7 +37,7 @@ struct ScoringText {
   std::vector<std::int64_t> cu_seqlens = {};  ///< of documents; empty when ids were given
   std::vector<std::int64_t> words = {};       ///< of each document; empty when ids were given
   std::optional<TokenId> prefix_id = {};
-  std::vector<double> floor = {};  ///< nats per id, of the ideal predictor; empty where unknown
+  KnownText known = {};  ///< where the text was generated
 
   EvalText view() const { return {ids, cu_seqlens, bytes, words, prefix_id}; }
 };

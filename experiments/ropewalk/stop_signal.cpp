@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <ctime>
 
 #include <unistd.h>
 
@@ -11,11 +12,21 @@ namespace cli {
 namespace {
 
 std::atomic<int> stop_code{0};
+std::atomic<long> stop_second{0};                      // of a steady clock
 static_assert(std::atomic<int>::is_always_lock_free);  // written by a signal handler
+static_assert(std::atomic<long>::is_always_lock_free);
 
+/// The second signal ends the process at once, unless it is the first one's echo: `timeout` and
+/// others signal a process and then its group.
 extern "C" void note_stop(int signal) {
   const int code = signal == SIGINT ? 130 : 143;
-  if (stop_code.exchange(code) != 0) ::_exit(code);
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  if (stop_code.exchange(code) == 0) {
+    stop_second.store(now.tv_sec);
+  } else if (now.tv_sec > stop_second.load() + 1) {
+    ::_exit(code);
+  }
 }
 
 }  // namespace

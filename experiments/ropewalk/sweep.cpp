@@ -38,12 +38,12 @@ constexpr const char* examples =
 /// Rows as they come, or one table at the end.
 class SweepOutput {
  public:
-  SweepOutput(Format format, const Grid& grid, bool by_position)
-      : format_(format), by_position_(by_position), cells_(cells_of(grid)) {}
+  SweepOutput(Format format, const Grid& grid, Bins bins)
+      : format_(format), bins_(bins), cells_(cells_of(grid)) {}
 
   void add(const CellKey& key, const CellRow& cell) {
-    if (format_ == Format::jsonl && !by_position_) print(to_json(cell.whole()) + "\n");
-    if (format_ == Format::csv && !by_position_) {
+    if (format_ == Format::jsonl && bins_ == Bins::none) print(to_json(cell.whole()) + "\n");
+    if (format_ == Format::csv && bins_ == Bins::none) {
       print((known_.empty() ? csv_header(cell.results) : "") + csv_line(cell.results));
     }
     known_.emplace(key, cell);
@@ -55,8 +55,8 @@ class SweepOutput {
     if (!cell.finite()) ++nonfinite_;
   }
   void finish() const {
-    if (by_position_) {
-      print(position_text(cells_, known_, format_));
+    if (bins_ != Bins::none) {
+      print(bins_text(bins_, cells_, known_, format_));
     } else if (format_ == Format::table) {
       print(results_table(cells_, known_));
     }
@@ -72,7 +72,7 @@ class SweepOutput {
 
  private:
   Format format_;
-  bool by_position_;
+  Bins bins_;
   std::vector<CellKey> cells_;
   KnownCells known_;
   std::size_t nonfinite_ = 0;
@@ -176,7 +176,7 @@ int run_sweep(Arguments arguments) {
   ResultsFolder folder(out, configuration, environment_of(origin, arguments, model));
   remark_resumed(folder, grid.cells(), quiet);
 
-  SweepOutput output(parse_format(o.format), grid, o.by_position);
+  SweepOutput output(parse_format(o.format), grid, bins_of(o.bins));
   try {
     run_grid({.grid = grid,
               .evaluation = evaluation,

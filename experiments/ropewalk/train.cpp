@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <optional>
 #include <thread>
 
 #include <fmt/format.h>
 
 #include "ropewalk/core/thread_pool.hpp"
-#include "ropewalk/hub/checkpoint.hpp"
+#include "ropewalk/hub/half_split.hpp"
 #include "ropewalk/hub/save_checkpoint.hpp"
 #include "ropewalk/io/record_log.hpp"
 #include "ropewalk/rope/rope_spec.hpp"
@@ -34,6 +35,7 @@
 #include "train_data.hpp"
 #include "train_plan.hpp"
 #include "train_state.hpp"
+#include "train_validation.hpp"
 
 namespace cli {
 
@@ -55,37 +57,24 @@ struct Start {
   std::string tokenizer_path = {};
 };
 
-/// Builds the model of a preset, or loads --init.
-Start make_start(const TrainOptions& options, std::optional<AnyTokenizer>& tokenizer) {
+/// The shape of a preset, or the checkpoint of --init.
+Start make_start(const TrainOptions& options) {
   Start start;
-  start.tokenizer_path = options.tokenizer;
-  const auto open = [&] {
-    if (options.texts.empty()) return;
-    if (start.tokenizer_path.empty()) start.tokenizer_path = "bytes";
-    tokenizer.emplace(open_tokenizer_file(start.tokenizer_path, {}));
-  };
   if (options.init.empty()) {
     start.config = train_preset(options.preset).config;
-    open();
-    if (tokenizer) start.config.vocab_size = tokenizer->vocab_size();
     start.rope = parse_rope("default:rope_theta=10000", ModelRope{});
-    start.weights = init_weights(start.config, options.seed);
-    start.optimizer = make_adamw_state(start.config);
+    start.tokenizer_path = options.tokenizer;
     start.from = "preset " + options.preset;
     return start;
   }
-  Checkpoint checkpoint = load_checkpoint(options.init);
+  Checkpoint checkpoint = load_float_checkpoint(options.init);
   for (const std::string& note : checkpoint.notes) {
     remark(options.quiet, "note: " + options.init + ": " + note);
   }
+  to_half_split(checkpoint);  // as it will be saved, so that a state fits what is
   start.config = checkpoint.config;
   start.rope = checkpoint.rope;
-  if (start.tokenizer_path.empty()) start.tokenizer_path = checkpoint.tokenizer_path;
-  open();
-  if (tokenizer) {
-    check_vocab_size(tokenizer->vocab_size(), start.tokenizer_path, start.config.vocab_size,
-                     options.init);
-  }
+  start.tokenizer_path = options.tokenizer.empty() ? checkpoint.tokenizer_path : options.tokenizer;
   start.weights = std::move(checkpoint.weights);
   start.optimizer = make_adamw_state(start.config);
   start.from = "weights " + hash_text(checkpoint.weights_hash);
@@ -97,6 +86,37 @@ Start make_start(const TrainOptions& options, std::optional<AnyTokenizer>& token
     }
   }
   return start;
+}
+
+/// The tokenizer of the texts, if any are read; a preset gets its vocabulary.
+std::optional<AnyTokenizer> open_start_tokenizer(const TrainOptions& options, bool reads_text,
+                                                 Start& start) {
+  if (!reads_text) return std::nullopt;
+  if (start.tokenizer_path.empty()) start.tokenizer_path = "bytes";
+  AnyTokenizer tokenizer = open_tokenizer_file(start.tokenizer_path, {});
+  if (options.init.empty()) {
+    start.config.vocab_size = tokenizer.vocab_size();
+  } else {
+    check_vocab_size(tokenizer.vocab_size(), start.tokenizer_path, start.config.vocab_size,
+                     options.init);
+  }
+  return tokenizer;
+}
+
+/// Whether a stage is made from text.
+bool reads_text(const std::vector<TrainStage>& stages) {
+  for (const TrainStage& stage : stages) {
+    for (const MixturePart& part : stage.mixture) {
+      const TrainSource& source = train_source(part.source);
+      if (source.reads_text || source.needs_tokenizer) return true;
+    }
+  }
+  return false;
+}
+
+/// The length that a stage trains for: that of its sequences, or of their random positions.
+index_t trained_length(const TrainStage& stage) {
+  return std::max<index_t>(stage.length, stage.position_range);
 }
 
 /// The frequencies of a stage. \throws Error(usage | config)
@@ -122,13 +142,15 @@ class RowPrinter {
         print(csv_line(row));
         break;
       case Format::table:
-        if (first_) {
-          print(fmt::format("{:>8} {:>11} {:>9} {:>10} {:>10} {:>9} {:>7}\n", "step", "tokens",
-                            "loss", "lr", "grad_norm", "tok_s", "share"));
-        }
-        print(fmt::format("{:>8} {:>11} {:>9.4f} {:>10.3g} {:>10.3g} {:>9.0f} {:>6.1f}%\n",
+        if (first_) print_header(row);
+        print(fmt::format("{:>8} {:>11} {:>9.4f} {:>10.3g} {:>10.3g} {:>9.0f} {:>6.1f}%",
                           number(row, 0), number(row, 1), number(row, 2), number(row, 3),
                           number(row, 4), number(row, 5), 100 * number(row, 6)));
+        for (std::size_t i = printed_columns; i < row.size(); ++i) {
+          const double loss = number(row, i);
+          print(std::isfinite(loss) ? fmt::format(" {:>9.4f}", loss) : fmt::format(" {:>9}", ""));
+        }
+        print("\n");
         break;
     }
     flush_output();
@@ -136,6 +158,16 @@ class RowPrinter {
   }
 
  private:
+  static constexpr std::size_t printed_columns = 7;  // before those of validation
+
+  static void print_header(const Row& row) {
+    print(fmt::format("{:>8} {:>11} {:>9} {:>10} {:>10} {:>9} {:>7}", "step", "tokens", "loss",
+                      "lr", "grad_norm", "tok_s", "share"));
+    for (std::size_t i = printed_columns; i < row.size(); ++i) {
+      print(fmt::format(" {:>9}", row[i].first));
+    }
+    print("\n");
+  }
   static double number(const Row& row, std::size_t i) { return number_of(row.at(i).second); }
 
   Format format_;
@@ -154,12 +186,14 @@ Row row_of_record(const std::string& record, const std::string& file) {
 /// One run, from its position to its end.
 class TrainRun {
  public:
+  /// `corpus` must outlive it.
   TrainRun(const TrainOptions& options, Start start, std::vector<TrainStage> stages,
-           TrainTexts texts)
+           const TrainCorpus& corpus)
       : options_(options),
         start_(std::move(start)),
         stages_(std::move(stages)),
-        texts_(std::move(texts)),
+        corpus_(corpus),
+        validation_(options, corpus.tokenizer(), start_.config.vocab_size),
         isa_(choose_kernels(options.isa)),
         threads_(static_cast<index_t>(
             options.threads.value_or(std::max(1u, std::thread::hardware_concurrency())))),
@@ -173,9 +207,10 @@ class TrainRun {
     LlamaConfig config = start_.config;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
       rope = stage_rope(stages_[s], rope, config);
-      config.max_position_embeddings = stages_[s].length;
+      config.max_position_embeddings = trained_length(stages_[s]);
       if (static_cast<std::int64_t>(s) < position_.stage) continue;
-      run_stage(s, rope, config);
+      options_.dtype == "bf16" ? run_stage<bf16>(s, rope, config)
+                               : run_stage<float>(s, rope, config);
     }
     finish(rope, config);
   }
@@ -184,33 +219,55 @@ class TrainRun {
   std::string path(const char* name) const { return options_.out + "/" + name; }
 
   /// Whatever a stage may refuse is refused before anything is written.
-  void check_stages() const {
+  void check_stages() {
     AnyFrequency rope = start_.rope;
     LlamaConfig config = start_.config;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
-      rope = stage_rope(stages_[s], rope, config);
-      config.max_position_embeddings = stages_[s].length;
-      detail::hf_config_json(config, rope);
-      StageData(stages_[s], texts_, config.vocab_size, options_.seed, 0);
+      try {
+        rope = stage_rope(stages_[s], rope, config);
+        config.max_position_embeddings = trained_length(stages_[s]);
+        hf_config_json(config, rope);
+        stages_[s].schedule.steps = StageData(stages_[s], corpus_, config.vocab_size, options_.seed,
+                                              static_cast<std::uint32_t>(s))
+                                        .steps();
+      } catch (const Error& error) {
+        ErrorInfo info = error.info();
+        if (!options_.stages.empty()) {
+          info.where = "stage " + std::to_string(s) + (info.where.empty() ? "" : ", " + info.where);
+          if (info.file.empty()) info.file = options_.stages;
+          if (info.kind == ErrorClass::usage) info.kind = ErrorClass::config;
+        }
+        fail(std::move(info));
+      }
     }
   }
 
   void open_folder() {
     Row configuration = {{"from", start_.from},
                          {"seed", static_cast<std::uint64_t>(options_.seed)},
-                         {"texts_hash", hash_text(texts_.hash)},
+                         {"texts_hash", hash_text(corpus_.hash())},
                          {"numerics_id", std::string(numerics_id)},
-                         {"kernels", std::string("f32")}};
+                         {"kernels", options_.dtype}};
     std::vector<std::string> described;
     for (const TrainStage& stage : stages_) described.push_back(describe(stage));
     configuration.emplace_back("stages", described);
+    if (!validation_.empty()) {
+      configuration.emplace_back("validation_lengths", validation_.lengths());
+      configuration.emplace_back("validation_every", validation_.every());
+      configuration.emplace_back("validation_hash", hash_text(validation_.hash()));
+    }
     for (const auto& [key, value] : config_row()) configuration.emplace_back(key, value);
     config_hash_ = configuration_hash(configuration);
     const auto compare = [&] { as_state([&] { compare_manifest(options_.out, configuration); }); };
     const bool exists = file_exists(path("manifest.json"));
-    if (exists) compare();
+    if (exists) {
+      compare();
+    } else {
+      refuse_other_folder();
+    }
     create_folders(options_.out);
     log_.emplace(path("train.jsonl"));
+    remove_unfinished_files();
     if (!exists) {
       write_manifest(options_.out, config_hash_, configuration,
                      {{"version", version_text()},
@@ -236,6 +293,44 @@ class TrainRun {
            fmt::format("goes on after step {} of {}", position_.step, options_.out));
   }
 
+  /// Whether a killed run leaves a file of this name that was still being written.
+  static bool is_unfinished(const std::string& name) {
+    return name.starts_with("manifest.json.tmp.") ||
+           name.starts_with(std::string(train_state_name) + ".tmp.");
+  }
+
+  /// Only for who holds the folder's log.
+  void remove_unfinished_files() const {
+    std::error_code ignored;  // what stays costs disk space alone
+    for (const auto& entry : std::filesystem::directory_iterator(options_.out, ignored)) {
+      if (is_unfinished(entry.path().filename().string())) {
+        std::filesystem::remove(entry.path(), ignored);
+      }
+    }
+  }
+
+  /// Nothing that somebody else left is replaced. What a killed run of ours leaves before its
+  /// manifest is an empty log and an unfinished manifest.
+  void refuse_other_folder() const {
+    const auto refuse = [&](const std::string& found) {
+      fail({.kind = ErrorClass::state,
+            .file = options_.out,
+            .found = found,
+            .expected = "a new folder, an empty one, or that of a training run",
+            .fix = "Give another --out"});
+    };
+    if (!file_exists(options_.out)) return;
+    if (!is_directory(options_.out)) refuse("a file");
+    for (const auto& entry : std::filesystem::directory_iterator(options_.out)) {
+      const std::string name = entry.path().filename().string();
+      const bool log = name.starts_with("train.jsonl") &&
+                       (name != "train.jsonl" || std::filesystem::is_empty(entry.path()));
+      if (!log && !is_unfinished(name)) {
+        refuse("a folder with " + escaped(name) + " and no manifest of a run");
+      }
+    }
+  }
+
   Row config_row() const {
     const LlamaConfig& c = start_.config;
     return {{"hidden_size", std::int64_t{c.hidden_size}},
@@ -249,9 +344,11 @@ class TrainRun {
             {"norm_head", c.norm_head}};
   }
 
+  /// T: what operands of products are stored as.
+  template <class T>
   void run_stage(std::size_t s, const AnyFrequency& rope, const LlamaConfig& config) {
     const TrainStage& stage = stages_[s];
-    StageData data(stage, texts_, config.vocab_size, options_.seed, static_cast<std::uint32_t>(s));
+    StageData data(stage, corpus_, config.vocab_size, options_.seed, static_cast<std::uint32_t>(s));
     if (position_.stage_step > 0) {
       data.resume(position_.dealt);
     } else if (stage.fresh_optimizer) {
@@ -259,73 +356,110 @@ class TrainRun {
     }
     const LengthFrequencies frequencies(rope, config.head_dim);
     Trainer trainer(make_llama(config, std::move(start_.weights)), std::move(start_.optimizer),
-                    isa_.train, threads_.executor(),
+                    isa_.training<T>(), threads_.executor(),
                     {.optimizer = stage.optimizer,
                      .mask_documents = stage.mask_documents,
                      .reset_positions = stage.reset_positions,
                      .recompute = options_.recompute,
                      .tokens_at_once = options_.tokens_at_once.value_or(1024)});
-    const double step_flops =
-        training_flops(config, stage.length) * static_cast<double>(stage.sequences());
     const std::int64_t log_every = options_.log_every.value_or(10);
     const std::int64_t checkpoint_every = options_.checkpoint_every.value_or(100);
-    double seconds = 0;  // of the steps since the last row that this process made
-    std::int64_t timed = 0;
+    double seconds = 0, flops = 0;  // of the steps since the last row that this process made
+    std::int64_t tokens = 0;
     const auto checkpoint = [&] {
       position_.dealt = data.dealt();
-      save(trainer, config);
+      save(trainer.model().weights, trainer.state(), config);
     };
-    while (position_.stage_step < stage.schedule.steps) {
-      try {
-        check_stop();
-      } catch (const Stopped&) {
-        checkpoint();
-        remark(options_.quiet,
-               fmt::format("stopped after step {}; the same command goes on", position_.step));
-        throw;
-      }
-      const double begin = measure::seconds_now(measure::TimeBase::wall);
-      const double rate = stage.schedule.at(position_.stage_step);
-      const std::vector<TrainingSequence> batch = data.next_batch();
-      const StepReport report = step(trainer, batch, frequencies, rate);
-      seconds += measure::seconds_now(measure::TimeBase::wall) - begin;
-      position_.stage_step += 1;
-      position_.step += 1;
-      position_.tokens += report.tokens;
-      position_.row_loss += report.loss;
-      ++position_.row_steps;
-      ++timed;
+    // Makes the row that is due after a step, once.
+    const auto end_step = [&] {
       const bool ends = position_.stage_step == stage.schedule.steps;
-      if (position_.step % log_every == 0 || ends) {
-        const double count = static_cast<double>(timed);
-        const double limit =
-            measure::fma_gflops(isa_.limit<float>(), threads_.executor(), measure::TimeBase::wall);
-        const Row row = {{"step", position_.step},
-                         {"tokens", position_.tokens},
-                         {"loss", position_.row_loss / static_cast<double>(position_.row_steps)},
-                         {"lr", rate},
-                         {"grad_norm", report.gradient_norm},
-                         {"tok_s", count * static_cast<double>(report.tokens) / seconds},
-                         {"share_of_limit", count * step_flops / seconds * 1e-9 / limit}};
-        printer_.print_row(row);
-        rows_.push_back(row);
-        seconds = 0;
-        timed = 0;
-        position_.row_loss = 0;
-        position_.row_steps = 0;
+      const bool validates = validation_.is_due(position_.step) || (ends && !validation_.empty());
+      if (position_.row_steps == 0 || !(position_.step % log_every == 0 || ends || validates)) {
+        return;
       }
-      if (ends) break;
-      if (position_.step % checkpoint_every == 0) checkpoint();
+      const double limit =
+          measure::fma_gflops(isa_.limit<T>(), threads_.executor(), measure::TimeBase::wall);
+      Row row = {{"step", position_.step},
+                 {"tokens", position_.tokens},
+                 {"loss", position_.row_loss / static_cast<double>(position_.row_steps)},
+                 {"lr", stage.schedule.at(position_.stage_step - 1)},
+                 {"grad_norm", position_.gradient_norm},
+                 {"tok_s", static_cast<double>(tokens) / seconds},
+                 {"share_of_limit", flops / seconds * 1e-9 / limit}};
+      add_validation(row, validates, trainer.model(), frequencies);
+      printer_.print_row(row);
+      rows_.push_back(row);
+      seconds = flops = 0;
+      tokens = 0;
+      position_.row_loss = 0;
+      position_.row_steps = 0;
+    };
+    try {
+      end_step();  // of a run that was stopped in its validation
+      while (position_.stage_step < stage.schedule.steps) {
+        check_stop();
+        const double begin = measure::seconds_now(measure::TimeBase::wall);
+        const std::vector<TrainingSequence> batch = data.next_batch(position_.stage_step);
+        const StepReport report =
+            step(trainer, batch, frequencies, stage.schedule.at(position_.stage_step));
+        seconds += measure::seconds_now(measure::TimeBase::wall) - begin;
+        position_.stage_step += 1;
+        position_.step += 1;
+        position_.tokens += report.tokens;
+        position_.row_loss += report.loss;
+        position_.gradient_norm = report.gradient_norm;
+        ++position_.row_steps;
+        tokens += report.tokens;
+        flops += batch_flops(config, stage, batch);
+        end_step();
+        if (position_.stage_step < stage.schedule.steps && position_.step % checkpoint_every == 0) {
+          checkpoint();
+        }
+      }
+    } catch (const Stopped&) {  // between steps, or in a validation, whose row then comes later
+      checkpoint();
+      remark(options_.quiet,
+             fmt::format("stopped after step {}; the same command goes on", position_.step));
+      throw;
     }
     position_.stage += 1;
     position_.stage_step = 0;
     position_.dealt.clear();
-    save(trainer, config);
+    save(trainer.model().weights, trainer.state(), config);
     start_.weights = trainer.release_weights();
     start_.optimizer = trainer.release_state();
   }
 
-  StepReport step(Trainer& trainer, const std::vector<TrainingSequence>& batch,
+  /// A loss for each length of validation, null in rows without.
+  void add_validation(Row& row, bool validates, const Llama<float>& model,
+                      const LengthFrequencies& frequencies) {
+    std::vector<double> losses(validation_.lengths().size(), std::nan(""));
+    if (validates) {
+      losses = validation_.losses(model, frequencies, isa_.f32, threads_.executor());
+    }
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+      row.emplace_back(fmt::format("nll_{}", validation_.lengths()[i]), losses[i]);
+    }
+  }
+
+  /// As training_flops, of each document that attention stops at.
+  static double batch_flops(const LlamaConfig& config, const TrainStage& stage,
+                            const std::vector<TrainingSequence>& batch) {
+    double flops = 0;
+    for (const TrainingSequence& s : batch) {
+      if (!stage.mask_documents || s.cu_seqlens.empty()) {
+        flops += training_flops(config, std::ssize(s.tokens));
+        continue;
+      }
+      for (std::size_t d = 0; d + 1 < s.cu_seqlens.size(); ++d) {
+        flops += training_flops(config, s.cu_seqlens[d + 1] - s.cu_seqlens[d]);
+      }
+    }
+    return flops;
+  }
+
+  template <class T>
+  StepReport step(Trainer<T>& trainer, const std::vector<TrainingSequence>& batch,
                   const LengthFrequencies& frequencies, double rate) const {
     try {
       return trainer.step(batch, frequencies, rate);
@@ -340,11 +474,11 @@ class TrainRun {
   }
 
   /// Rows first, then the state: rows beyond a state are known by their steps.
-  void save(const Trainer& trainer, const LlamaConfig& config) {
+  void save(const LlamaWeights<float>& weights, const AdamWState& optimizer,
+            const LlamaConfig& config) {
     for (const Row& row : rows_) log_->append(to_json(row));
     rows_.clear();
-    save_train_state(path(train_state_name), config_hash_, config, position_,
-                     trainer.model().weights, trainer.state());
+    save_train_state(path(train_state_name), config_hash_, config, position_, weights, optimizer);
   }
 
   void finish(const AnyFrequency& rope, const LlamaConfig& config) {
@@ -358,14 +492,17 @@ class TrainRun {
            fmt::format("{}: a checkpoint of {} steps and {} tokens; next: ropewalk sweep --model "
                        "{}{} --lengths {}",
                        options_.out, position_.step, position_.tokens, options_.out,
-                       options_.texts.empty() ? "" : " --text FILE --tokenizer bytes",
+                       corpus_.tokenizer() == nullptr     ? " --synthetic"
+                       : start_.tokenizer_path == "bytes" ? " --text FILE --tokenizer bytes"
+                                                          : " --text FILE",
                        config.max_position_embeddings));
   }
 
   const TrainOptions& options_;
   Start start_;
   std::vector<TrainStage> stages_;
-  TrainTexts texts_;
+  const TrainCorpus& corpus_;
+  Validation validation_;
   const IsaTables& isa_;
   ThreadPool threads_;
   RowPrinter printer_;
@@ -397,14 +534,18 @@ int run_train(Arguments arguments) {
   }
   choose_kernels(options.isa);
   install_stop_signals();
-  std::optional<AnyTokenizer> tokenizer;
-  Start start = make_start(options, tokenizer);
+  Start start = make_start(options);
   const std::int64_t tokens = options.init.empty() ? train_preset(options.preset).tokens : 600'000;
   std::vector<TrainStage> stages =
       train_stages(options, tokens, start.config.max_position_embeddings);
-  TrainTexts texts;
-  if (tokenizer) texts = read_train_texts(options, *tokenizer);
-  TrainRun(options, std::move(start), std::move(stages), std::move(texts)).run();
+  const std::optional<AnyTokenizer> tokenizer =
+      open_start_tokenizer(options, reads_text(stages), start);
+  const TrainCorpus corpus(options, stages, tokenizer ? &*tokenizer : nullptr);
+  if (options.init.empty()) {
+    start.weights = init_weights(start.config, options.seed);
+    start.optimizer = make_adamw_state(start.config);
+  }
+  TrainRun(options, std::move(start), std::move(stages), corpus).run();
   return 0;
 }
 

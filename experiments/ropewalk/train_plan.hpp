@@ -3,13 +3,15 @@
 /// \file
 /// What a training run does, stage by stage, as the options and a file of stages say.
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "ropewalk/model/config.hpp"
+#include "ropewalk/train/adamw.hpp"
 #include "ropewalk/train/learning_rate.hpp"
-#include "ropewalk/train/trainer.hpp"
+#include "ropewalk/train/training_sequence.hpp"
 
 #include "args.hpp"
 #include "output.hpp"
@@ -20,45 +22,81 @@ namespace cli {
 struct MixturePart {
   std::string source = {};  ///< a name of train_sources
   double share = 1;         ///< of the tokens
+  std::string loss = {};    ///< all, or answers: what is learnt; instructions weigh theirs instead
+  std::vector<std::string> texts = {};  ///< files of sources that read them
+  double prompt_weight = 0;             ///< of the loss of a prompt's tokens, in instructions
 };
 
-/// Sources of training data by name, and what they are.
+/// A source of training data by name.
 struct TrainSource {
   std::string_view name;
   std::string_view what;
+  bool reads_text = false;
+  bool needs_tokenizer = false;  ///< makes text of its own
+  bool has_answers = false;
 };
 inline constexpr TrainSource train_sources[] = {
-    {"synthetic", "documents of the synthetic language, one a sequence"},
-    {"text", "the texts of --text, tokenized, packed, in a random order each epoch"},
-    {"text-sorted", "the same, shortest documents first"},
+    {.name = "synthetic", .what = "documents of the synthetic language", .has_answers = true},
+    {.name = "passkey", .what = "a passage and its key once more, in it", .has_answers = true},
+    {.name = "key-value", .what = "pairs of it, and one of their keys", .has_answers = true},
+    {.name = "multi-query", .what = "pairs of it, and all their keys", .has_answers = true},
+    {.name = "copy", .what = "symbols of it, twice", .has_answers = true},
+    {.name = "text", .what = "texts, packed, windows in random order", .reads_text = true},
+    {.name = "text-sorted", .what = "the same, shortest documents first", .reads_text = true},
+    {.name = "documents",
+     .what = "documents one a sequence, steps of similar length",
+     .reads_text = true},
+    {.name = "instructions",
+     .what = "JSON lines of prompt and response, as documents",
+     .reads_text = true},
+    {.name = "passkey-text",
+     .what = "a number hidden in text",
+     .needs_tokenizer = true,
+     .has_answers = true},
+    {.name = "json_kv",
+     .what = "one of many pairs in JSON",
+     .needs_tokenizer = true,
+     .has_answers = true},
+    {.name = "lines",
+     .what = "one of many numbered lines",
+     .needs_tokenizer = true,
+     .has_answers = true},
 };
+/// The source of that name, which is one of them.
+const TrainSource& train_source(std::string_view name);
 
 struct TrainStage {
   std::string rope = "default";        ///< spec; `default`: that of the model so far
   index_t length = 0;                  ///< tokens of a sequence
   index_t batch_tokens = 8192;         ///< of a step: batch_tokens / length sequences
   std::int64_t tokens = 0;             ///< of the stage, rounded up to whole steps
-  LearningRateSchedule schedule = {};  ///< .steps follows from the above
+  std::int64_t epochs = 0;             ///< instead of tokens: how often the data is gone through
+  LearningRateSchedule schedule = {};  ///< .steps follows from the data
   std::vector<MixturePart> mixture = {};
   AdamWConfig optimizer = {};
   bool mask_documents = true;
   bool reset_positions = true;
-  bool fresh_optimizer = false;  ///< forget the running means of the stage before
-
-  index_t sequences() const { return batch_tokens / length; }
+  WindowSchedule windows = {};      ///< attention windows that grow
+  std::string positions = "plain";  ///< or pose, randpos: random ones of [0, position_range)
+  std::int64_t position_range = 0;  ///< of pose and randpos
+  index_t position_chunks = 2;      ///< of pose
+  bool fresh_optimizer = false;     ///< forget the running means of the stage before
 };
 
 /// Options of `ropewalk train`.
 struct TrainOptions {
   std::string preset = {}, init = {}, optimizer = "keep", rope = {}, stages = {}, out = {};
-  std::vector<std::string> texts = {};
+  std::vector<std::string> texts = {}, validation_texts = {};
+  std::vector<std::int64_t> validation_lengths = {};
   std::string tokenizer = {}, document_separator = {}, bos = "auto";
+  std::optional<std::int64_t> validate_every = {}, validation_windows = {};
   std::optional<std::int64_t> length = {}, batch_tokens = {}, tokens = {}, checkpoint_every = {},
                               log_every = {}, threads = {}, tokens_at_once = {};
-  double learning_rate = 0, learning_rate_end = -1, warmup = -1;
+  static constexpr double unset = std::numeric_limits<double>::quiet_NaN();
+  double learning_rate = unset, learning_rate_end = unset, warmup = unset;
   std::string decay = {};
   std::uint64_t seed = 0;
-  std::string isa = "auto", format = "table";
+  std::string dtype = "f32", isa = "auto", format = "table";
   bool recompute = false, quiet = false;
 };
 

@@ -45,6 +45,21 @@ std::vector<std::int64_t> numbers_of(const std::string& text) {
   return out;
 }
 
+using Metadata = SafetensorsWriter::Metadata;
+
+/// Of the metadata and of every number, in file order.
+std::string state_hash(const LlamaConfig& config, const Metadata& metadata,
+                       std::span<const LlamaWeights<float>* const> all) {
+  Hasher hash;
+  for (const auto& [key, value] : metadata) hash.text(key).text(value);
+  for (const LlamaWeights<float>* part : all) {
+    for_each_parameter(config, *part, [&](const std::string&, const auto& p) {
+      hash.bytes(std::as_bytes(elements_of(p)));
+    });
+  }
+  return hash_text(hash.digest());
+}
+
 }  // namespace
 
 void save_train_state(const std::string& path, const std::string& config_hash,
@@ -59,13 +74,15 @@ void save_train_state(const std::string& path, const std::string& config_hash,
     });
   }
   const TrainPosition& at = position;
-  SafetensorsWriter writer(path, entries,
-                           {{"format", "ropewalk training state 1"},
-                            {"config_hash", config_hash},
-                            {"position", list_text({at.stage, at.stage_step, at.step, at.tokens,
-                                                    optimizer.steps, at.row_steps})},
-                            {"row_loss", json_number(at.row_loss)},
-                            {"dealt", list_text(at.dealt)}});
+  Metadata metadata = {{"format", "ropewalk training state 3"},
+                       {"config_hash", config_hash},
+                       {"position", list_text({at.stage, at.stage_step, at.step, at.tokens,
+                                               optimizer.steps, at.row_steps})},
+                       {"row_loss", json_number(at.row_loss)},
+                       {"gradient_norm", json_number(at.gradient_norm)},
+                       {"dealt", list_text(at.dealt)}};
+  metadata.emplace_back("hash", state_hash(config, metadata, all));
+  SafetensorsWriter writer(path, entries, metadata);
   for (const LlamaWeights<float>* part : all) {
     for_each_parameter(config, *part,
                        [&](const std::string&, const auto& p) { writer.write(elements_of(p)); });
@@ -93,24 +110,31 @@ std::optional<TrainState> load_train_state(const std::string& path, const std::s
             .expected = expected,
             .fix = "Remove it to begin anew, or give another --out"});
     };
-    if (metadata("format") != "ropewalk training state 1") {
+    if (metadata("format") != "ropewalk training state 3") {
       refuse("another format", "a training state of this version");
     }
     if (!config_hash.empty() && metadata("config_hash") != config_hash) {
       refuse("the state of run " + metadata("config_hash"), "that of run " + config_hash);
     }
     const std::vector<std::int64_t> position = numbers_of(metadata("position"));
-    const std::string loss = metadata("row_loss");
-    double row_loss = 0;
-    const auto read = std::from_chars(loss.data(), loss.data() + loss.size(), row_loss);
-    if (position.size() != 6 || read.ec != std::errc()) {
-      refuse("a position that is none", "six numbers and a loss");
-    }
+    const auto real = [&](const char* key) {
+      const std::string text = metadata(key);
+      double value = 0;
+      const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
+      if (read.ec != std::errc()) refuse(std::string("no ") + key, "a number");
+      return value;
+    };
+    if (position.size() != 6) refuse("a position that is none", "six numbers");
     state.weights = make_llama_weights<float>(config);
     state.optimizer = make_adamw_state(config);
-    state.position = {
-        position[0], position[1], position[2], position[3], numbers_of(metadata("dealt")),
-        row_loss,    position[5]};
+    state.position = {position[0],
+                      position[1],
+                      position[2],
+                      position[3],
+                      numbers_of(metadata("dealt")),
+                      real("row_loss"),
+                      position[5],
+                      real("gradient_norm")};
     state.optimizer.steps = position[4];
     LlamaWeights<float>* const all[] = {&state.weights, &state.optimizer.first,
                                         &state.optimizer.second};
@@ -127,6 +151,12 @@ std::optional<TrainState> load_train_state(const std::string& path, const std::s
         read_floats(source, index, *tensor, 0, elements);
       });
     }
+    Metadata hashed = index.metadata;
+    std::erase_if(hashed, [](const auto& entry) { return entry.first == "hash"; });
+    const LlamaWeights<float>* const read_parts[] = {&state.weights, &state.optimizer.first,
+                                                     &state.optimizer.second};
+    const std::string hash = state_hash(config, hashed, read_parts);
+    if (metadata("hash") != hash) refuse("contents of hash " + hash, metadata("hash"));
   });
   return state;
 }

@@ -28,6 +28,7 @@ struct TrainPosition {
   std::vector<std::int64_t> dealt = {};  ///< sequences that each part of the stage's mixture gave
   double row_loss = 0;                   ///< sum of the steps since the last row
   std::int64_t row_steps = 0;
+  double gradient_norm = 0;  ///< of the last step
 };
 
 struct TrainState {

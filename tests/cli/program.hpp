@@ -37,16 +37,20 @@ struct Outcome {
 class Program {
  public:
   Program(const TempDir& folder, const std::vector<std::string>& arguments) {
+    pid_ = ::fork();
+    if (pid_ == 0) become(folder, arguments, streams_ / "out", streams_ / "err");
+  }
+  /// Turns this process into a run of the executable.
+  [[noreturn]] static void become(const TempDir& folder, const std::vector<std::string>& arguments,
+                                  const std::string& out, const std::string& err) {
     std::vector<std::string> words = {ROPEWALK_EXECUTABLE};
     words.insert(words.end(), arguments.begin(), arguments.end());
-    pid_ = ::fork();
-    if (pid_ != 0) return;
     std::vector<char*> argv;
     for (std::string& w : words) argv.push_back(w.data());
     argv.push_back(nullptr);
     if (::chdir(folder.path().c_str()) != 0) ::_exit(126);
-    redirect(streams_ / "out", STDOUT_FILENO);
-    redirect(streams_ / "err", STDERR_FILENO);
+    redirect(out, STDOUT_FILENO);
+    redirect(err, STDERR_FILENO);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

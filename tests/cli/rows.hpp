@@ -12,6 +12,7 @@
 
 #include <sys/resource.h>
 
+#include "ropewalk/core/number_text.hpp"
 #include "ropewalk/io/json.hpp"
 
 #include "cli/program.hpp"
@@ -28,6 +29,21 @@ inline std::vector<std::string> lines_of(const std::string& text) {
 inline std::vector<JsonDocument> rows_of(const std::string& text) {
   std::vector<JsonDocument> rows;
   for (const std::string& line : lines_of(text)) rows.push_back(parse_json(line, "row"));
+  return rows;
+}
+
+/// Rows of a training run without what differs from run to run.
+inline std::vector<std::string> learnt(const std::string& out) {
+  std::vector<std::string> rows;
+  for (const JsonDocument& row : rows_of(out)) {
+    std::string text;
+    for (const std::string& key : row.view().as_object().keys) {
+      if (key == "tok_s" || key == "share_of_limit") continue;
+      const JsonView value = row.view().at(key);
+      text += key + "=" + (value.is_null() ? "null" : number_text(value.as_number())) + " ";
+    }
+    rows.push_back(text);
+  }
   return rows;
 }
 

@@ -194,7 +194,7 @@ TEST_CASE("cli/sweep: table, csv and jsonl carry the same numbers") {
   REQUIRE(csv_lines.size() == 5);
   CHECK(csv_lines[0] ==
         "rope,rope_arg,length,windows,tokens,nll,ppl,top1,se,bpb,protocol,mode,rope_hash,nll_sum,"
-        "word_ppl,last_quarter,delta_nll,delta_se,se_method,protocol_hash,floor,status");
+        "word_ppl,last_quarter,delta_nll,delta_se,se_method,protocol_hash,floor,exact,status");
   const std::vector<std::string> table_lines = lines_of(table.out);
   REQUIRE(table_lines.size() == 3);
   CHECK(table_lines[0].find("16") != std::string::npos);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <thread>
 
 #include <doctest/doctest.h>
@@ -9,6 +10,7 @@
 #include "ropewalk/io/json.hpp"
 
 #include "cli/rows.hpp"
+#include "support/kill_points.hpp"
 
 using namespace ropewalk;
 
@@ -23,15 +25,6 @@ std::vector<std::string> train_words(const std::string& out, std::vector<std::st
                                     "5",     "--out",          out};
   words.insert(words.end(), more.begin(), more.end());
   return words;
-}
-
-/// Rows without what differs from run to run.
-std::vector<std::string> learnt(const std::string& out) {
-  std::vector<std::string> rows;
-  for (const std::string& line : lines_of(out)) {
-    rows.push_back(line.substr(0, line.find(",\"tok_s\"")));
-  }
-  return rows;
 }
 
 std::string text_for_bytes() {
@@ -78,6 +71,27 @@ TEST_CASE("cli/train: rows, a checkpoint that sweep opens, and the same bits wit
   CHECK(row.view().at("floor").as_number() > 1);
 }
 
+TEST_CASE("cli/train: bf16 operands learn as much, with the same bits for other threads") {
+  const TempDir folder;
+  const Outcome one =
+      run_program(folder, train_words("one", {"--dtype", "bf16", "--threads", "1"}));
+  INFO(one.err);
+  REQUIRE(one.exit_code == 0);
+  const Outcome two =
+      run_program(folder, train_words("two", {"--dtype", "bf16", "--threads", "2"}));
+  REQUIRE(two.exit_code == 0);
+  CHECK(learnt(one.out) == learnt(two.out));
+  const Outcome floats = run_program(folder, train_words("floats"));
+  REQUIRE(floats.exit_code == 0);
+  const double rounded = rows_of(one.out).back().view().at("loss").as_number();
+  const double exact = rows_of(floats.out).back().view().at("loss").as_number();
+  CHECK(rounded != exact);
+  CHECK(std::fabs(rounded - exact) < 0.02 * exact);
+  const Outcome refused = run_program(folder, train_words("one"));
+  CHECK(refused.exit_code == 6);
+  CHECK(refused.err.find("bf16") != std::string::npos);
+}
+
 TEST_CASE("cli/train: killed 20 times at random moments, a run ends with the same weights") {
   const TempDir folder;
   const auto start = std::chrono::steady_clock::now();
@@ -108,6 +122,40 @@ TEST_CASE("cli/train: killed 20 times at random moments, a run ends with the sam
   const Outcome again = run_program(folder, train_words("killed", {"--quiet"}));
   CHECK(again.exit_code == 0);
   CHECK(learnt(again.out) == learnt(whole.out));
+}
+
+TEST_CASE("cli/train: killed wherever it changes files, a run ends with the same weights") {
+  const TempDir folder;
+  const auto words = [](const std::string& out) {
+    std::vector<std::string> short_run = train_words(out, {"--quiet", "--threads", "1"});
+    short_run[8] = "256";  // of --tokens: four steps, a checkpoint after the third
+    return short_run;
+  };
+  const Outcome whole = run_program(folder, words("whole"));
+  INFO(whole.err);
+  REQUIRE(whole.exit_code == 0);
+  const std::string weights = file_content(folder / "whole/model.safetensors");
+  const auto calls = for_each_kill_point(
+      [&] { std::filesystem::remove_all(folder / "killed"); },
+      [&] { Program::become(folder, words("killed"), folder / "out", folder / "err"); },
+      [&](bool) {
+        const Outcome resumed = run_program(folder, words("killed"));
+        INFO(resumed.err);
+        REQUIRE(resumed.exit_code == 0);
+        CHECK(learnt(resumed.out) == learnt(whole.out));
+        CHECK(file_content(folder / "killed/model.safetensors") == weights);
+        for (const auto& entry : std::filesystem::directory_iterator(folder / "killed")) {
+          INFO(entry.path().string());
+          CHECK(entry.path().filename().string().find(".tmp.") == std::string::npos);
+        }
+      },
+      changes_names);
+  if (calls.empty()) {
+    MESSAGE("skipped: processes may not be traced here");
+    return;
+  }
+  MESSAGE(calls.size() << " calls that change files");
+  CHECK(calls.size() > 20);
 }
 
 TEST_CASE("cli/train: SIGTERM keeps what was learnt, another configuration is refused") {
@@ -198,7 +246,89 @@ TEST_CASE("cli/train: wrong options name themselves") {
   refused({"--preset", "nano", "--length", "64", "--batch-tokens", "32", "--out", "x"}, 2,
           "batch-tokens");
   refused({"--preset", "nano", "--stages", "stages.json", "--out", "x"}, 3, "length");
+  refused({"--preset", "nano", "--lr", "0", "--out", "x"}, 2, "--lr: found 0");
+  refused({"--preset", "nano", "--lr-end", "-1", "--out", "x"}, 2, "--lr-end: found -1");
+  refused({"--preset", "nano", "--warmup", "-0.1", "--out", "x"}, 2, "--warmup: found -0.1");
   refused({"--preset", "nano", "--text", "text.txt", "--out", "x"}, 2, "at least one sequence");
   refused({"--preset", "nano", "--rope", "yarn", "--out", "x"}, 2, "factor");
   refused({"--init", "nothing", "--out", "x"}, 7, "nothing");
+}
+
+TEST_CASE("cli/train: what others left in a folder stays") {
+  const TempDir folder;
+  REQUIRE(run_program(folder, train_words("model", {"--quiet"})).exit_code == 0);
+  std::filesystem::create_directory(folder / "other");
+  folder.write("other/config.json", "{}");
+  folder.write("file", "mine");
+  for (const char* out : {"other", "file"}) {
+    const Outcome refused = run_program(folder, train_words(out));
+    CAPTURE(refused.err);
+    CHECK(refused.exit_code == 6);
+    CHECK(refused.err.find("another --out") != std::string::npos);
+  }
+  CHECK(file_content(folder / "other/config.json") == "{}");
+  CHECK(file_content(folder / "file") == "mine");
+  // A model cannot be trained in its own folder either.
+  const std::string weights = file_content(folder / "model/model.safetensors");
+  const Outcome own =
+      run_program(folder, {"train", "--init", "model", "--length", "32", "--batch-tokens", "64",
+                           "--tokens", "64", "--out", "model"});
+  CHECK(own.exit_code == 6);
+  CHECK(file_content(folder / "model/model.safetensors") == weights);
+}
+
+TEST_CASE("cli/train: stopped within a validation, a run goes on with its row") {
+  const TempDir folder;
+  const std::vector<std::string> words = {"train",    "--init",
+                                          "embedded", "--length",
+                                          "32",       "--batch-tokens",
+                                          "64",       "--tokens",
+                                          "128",      "--log-every",
+                                          "1",        "--validate-lengths",
+                                          "2K",       "--validate-windows",
+                                          "6",        "--format",
+                                          "jsonl",    "--out",
+                                          "cut"};
+  Program program(folder, words);
+  REQUIRE(wait_until([&] { return file_exists(folder / "cut/manifest.json"); }));
+  REQUIRE(wait_until([&] { return !file_content(folder / "cut/train.jsonl.holder").empty(); }));
+  program.signal(SIGTERM);
+  program.signal(SIGHUP);  // an echo, as `timeout` sends; two of one kind may become one
+  const Outcome stopped = program.wait();
+  CHECK(stopped.exit_code == 143);
+  CHECK(stopped.err.find("stopped after step") != std::string::npos);
+  CHECK_FALSE(file_content(folder / "cut/training_state.safetensors").empty());
+  const Outcome resumed = run_program(folder, words);
+  INFO(resumed.err);
+  REQUIRE(resumed.exit_code == 0);
+  std::vector<std::string> others = words;
+  others.back() = "whole";
+  const Outcome whole = run_program(folder, others);
+  REQUIRE(whole.exit_code == 0);
+  CHECK(learnt(resumed.out) == learnt(whole.out));
+  CHECK(rows_of(whole.out).back().view().at("nll_2048").as_number() > 2);
+}
+
+TEST_CASE("cli/train: a state with a flipped bit is refused, an unfinished one is removed") {
+  const TempDir folder;
+  const Outcome run = run_program(folder, train_words("run", {"--quiet"}));
+  REQUIRE(run.exit_code == 0);
+  const std::string state = "run/training_state.safetensors";
+  const std::string whole = file_content(folder / state);
+  folder.write(state + ".tmp.999.0", "half a st");
+  CHECK(run_program(folder, train_words("run", {"--quiet"})).exit_code == 0);
+  CHECK_FALSE(file_exists(folder / (state + ".tmp.999.0")));
+  CHECK(file_content(folder / state) == whole);
+
+  // One bit of a weight, of a running mean, and of the position.
+  const std::size_t position = whole.find("\"position\":\"");
+  REQUIRE(position != std::string::npos);
+  for (const std::size_t at : {whole.size() / 6, whole.size() / 2, position + 12}) {
+    std::string flipped = whole;
+    flipped[at] = static_cast<char>(flipped[at] ^ 1);
+    folder.write(state, flipped);
+    const Outcome refused = run_program(folder, train_words("run", {"--quiet"}));
+    CHECK(refused.exit_code == 6);
+    CHECK(refused.err.find("training_state.safetensors") != std::string::npos);
+  }
 }
