@@ -13,7 +13,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -26,11 +25,13 @@ OPERATIONS = [
         "linalg/gemm/512x2048x2048",
         "linalg/gemm/2048x256x256",
         *(f"attention/forward/d{d}/n{n}" for d in (64, 128) for n in (512, 2048, 8192, 32768)),
+        *(f"attention/backward/d{d}/n{n}" for d in (64, 128) for n in (2048, 8192)),
         "attention/decode/d64/n32768",
         "attention/decode/d128/n32768",
         "model/head_nll/C256/V32000",
         "model/head_nll/C2048/V65029",
     ]
+    if dtype == "f32" or "backward" not in op
 ]
 PASSES = [
     f"score/{shape}/{length}/{dtype}"
@@ -39,7 +40,11 @@ PASSES = [
 ]
 
 
-TRAINING = ["train/nano/256/8192/f32"]
+TRAINING = [
+    f"train/{shape}/8192/{dtype}/threads:2"
+    for dtype in ("f32", "bf16")
+    for shape in ("nano/256", "micro/512")
+]
 
 
 class Torch:
@@ -84,17 +89,6 @@ def ropewalk(options, name):
         command += ["--repetitions", "3", "--format", "jsonl", "--quiet"]
         found = json.loads(output_of(command))
         return found["tok_s"], found["share_of_limit"], found["limit_gflops"]
-    if name.startswith("train/"):
-        _, shape, length, batch, _ = name.split("/")
-        with tempfile.TemporaryDirectory() as folder:
-            command = [options.ropewalk, "train", "--preset", shape, "--length", length]
-            command += ["--batch-tokens", batch, "--tokens", str(6 * int(batch)), "--threads", "2"]
-            command += ["--log-every", "1", "--format", "jsonl", "--quiet", "--out", folder]
-            rows = [json.loads(line) for line in output_of(command).splitlines()][1:]
-        rate = statistics.median(row["tok_s"] for row in rows)
-        share = statistics.median(row["share_of_limit"] for row in rows)
-        limit = statistics.median(row["tok_s"] / row["share_of_limit"] for row in rows)
-        return rate, share, limit
     command = [options.bench, f"--benchmark_filter=^{name}$", "--benchmark_format=json"]
     command += ["--benchmark_min_time=0.5"]
     found = json.loads(output_of(command))["benchmarks"]

@@ -6,6 +6,7 @@ Usage: torch_ops.py [NAME...]     (names, one a line, from stdin if none is give
   linalg/gemm/ROWSxOUTPUTSxINPUTS/f32|bf16[/threads:N]
   attention/forward/dD/nN/f32|bf16[/threads:N]     causal, one head a thread; the masked half is
                                                    not credited
+  attention/backward/dD/nN/f32|bf16[/threads:N]    the gradient alone, of what forward left
   attention/decode/dD/nN/f32|bf16                  one query of 8 heads against N keys: gbps
   model/head_nll/CC/VV/f32|bf16[/threads:N]        96 rows a thread: linear and cross_entropy
 """
@@ -35,6 +36,22 @@ def forward(dtype, threads, head_dim, tokens):
     return run, flops, "gflops"
 
 
+def backward(dtype, threads, head_dim, tokens):
+    with torch.inference_mode(False), torch.enable_grad():
+        q, k, v = (
+            torch.randn(1, threads, tokens, head_dim, dtype=dtype, requires_grad=True)
+            for _ in range(3)
+        )
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        d_out = torch.randn_like(out)
+
+    def run():
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.autograd.grad(out, (q, k, v), d_out, retain_graph=True)
+
+    return run, threads * 5 * head_dim * tokens * (tokens + 1), "gflops"
+
+
 def decode(dtype, threads, head_dim, tokens):
     q = torch.randn(1, 8, 1, head_dim, dtype=dtype)
     k, v = (torch.randn(1, 8, tokens, head_dim, dtype=dtype) for _ in range(2))
@@ -58,6 +75,7 @@ def head_nll(dtype, threads, channels, vocab):
 OPERATIONS = [
     (r"linalg/gemm/(\d+)x(\d+)x(\d+)", gemm),
     (r"attention/forward/d(\d+)/n(\d+)", forward),
+    (r"attention/backward/d(\d+)/n(\d+)", backward),
     (r"attention/decode/d(\d+)/n(\d+)", decode),
     (r"model/head_nll/C(\d+)/V(\d+)", head_nll),
 ]

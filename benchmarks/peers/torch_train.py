@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens a second of training steps of transformers' Llama: sdpa attention, fused AdamW, clip 1.
+"""Training steps of transformers' Llama: sdpa attention, fused AdamW, clip 1.
 
 Usage: torch_train.py [NAME...]     (names, one a line, from stdin if none is given)
-  train/SHAPE/LENGTH/BATCH_TOKENS/f32|autocast[/compile][/threads:N]
-      SHAPE nano, micro, small or index; BATCH_TOKENS a multiple of LENGTH; 2 threads.
-      autocast: float weights, products in bf16. compile: through torch.compile.
+  train/SHAPE/LENGTH/BATCH_TOKENS/f32|bf16[/compile][/threads:N]
+      SHAPE nano, micro, small or index; BATCH_TOKENS a multiple of LENGTH; 1 thread.
+      bf16: autocast, float weights and products in bf16. compile: through torch.compile.
+GFLOP/s as ropewalk-bench counts them: 6 a parameter of the matrices and token, 14 D N (N + 1) / 2
+of attention a head and layer.
 """
 
 import re
@@ -42,21 +44,25 @@ def make_step(shape, length, batch_tokens, autocast, compiled):
 
 
 def measure(name):
-    pattern = r"train/(\w+)/(\d+)/(\d+)/(f32|autocast)(/compile)?(?:/threads:(\d+))?"
+    pattern = r"train/(\w+)/(\d+)/(\d+)/(f32|bf16)(/compile)?(?:/threads:(\d+))?"
     found = re.fullmatch(pattern, name)
     if not found or found[1] not in SHAPES:
         raise ValueError("not a name that this script knows")
-    length, batch_tokens, threads = int(found[2]), int(found[3]), int(found[6] or 2)
+    length, batch_tokens, threads = int(found[2]), int(found[3]), int(found[6] or 1)
     if length < 2 or batch_tokens < length or batch_tokens % length:
         raise ValueError("a length of at least 2, and a batch of some whole sequences")
     torch.set_num_threads(threads)
     if name not in prepared:
         prepared.clear()
         prepared[name] = make_step(
-            found[1], length, batch_tokens, found[4] == "autocast", bool(found[5])
+            found[1], length, batch_tokens, found[4] == "bf16", bool(found[5])
         )
     seconds = median_seconds(prepared[name], threads, BUDGET)
-    return {"tok_s": batch_tokens / seconds}
+    s = SHAPES[found[1]]
+    width = s["H"] * s["D"]
+    matrices = s["L"] * s["C"] * (2 * width + 2 * s["K"] * s["D"] + 3 * s["F"]) + s["C"] * s["V"]
+    attention = 7 * s["L"] * width * (length + 1)  # a token
+    return {"gflops": batch_tokens * (6 * matrices + attention) / seconds * 1e-9}
 
 
 if __name__ == "__main__":
