@@ -24,8 +24,8 @@ struct TracedChild {
   bool ended = false;
 };
 
-template <class Action, class Counts>
-TracedChild run_killed_at(std::size_t calls, Action&& action, Counts&& counts) {
+template <class Action>
+TracedChild run_killed_at(std::size_t calls, Action&& action, bool (*counts)(std::uint64_t)) {
   const pid_t child = ::fork();
   if (child == 0) {
     if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(2);
@@ -58,14 +58,14 @@ TracedChild run_killed_at(std::size_t calls, Action&& action, Counts&& counts) {
   return out;
 }
 
-inline constexpr auto every_call = [](std::uint64_t) { return true; };
+inline bool every_call(std::uint64_t) { return true; }
 
 /// For n = 0, 1, ...: `prepare()`, then `action` killed at its call n of those that count, then
 /// `check(ended)`; until it ends by itself. The calls of that last run, which are all; empty where
 /// tracing is not allowed.
-template <class Prepare, class Action, class Check, class Counts = decltype(every_call)>
+template <class Prepare, class Action, class Check>
 std::vector<std::uint64_t> for_each_kill_point(Prepare&& prepare, Action&& action, Check&& check,
-                                               Counts&& counts = every_call) {
+                                               bool (*counts)(std::uint64_t) = every_call) {
   for (std::size_t n = 0;; ++n) {
     prepare();
     const TracedChild child = run_killed_at(n, action, counts);
