@@ -293,17 +293,11 @@ class TrainRun {
            fmt::format("goes on after step {} of {}", position_.step, options_.out));
   }
 
-  /// Whether a killed run leaves a file of this name that was still being written.
-  static bool is_unfinished(const std::string& name) {
-    return name.starts_with("manifest.json.tmp.") ||
-           name.starts_with(std::string(train_state_name) + ".tmp.");
-  }
-
-  /// Only for who holds the folder's log.
+  /// What killed processes left. Only for who holds the folder's log.
   void remove_unfinished_files() const {
     std::error_code ignored;  // what stays costs disk space alone
     for (const auto& entry : std::filesystem::directory_iterator(options_.out, ignored)) {
-      if (is_unfinished(entry.path().filename().string())) {
+      if (is_unfinished_file(entry.path().filename().string())) {
         std::filesystem::remove(entry.path(), ignored);
       }
     }
@@ -325,7 +319,7 @@ class TrainRun {
       const std::string name = entry.path().filename().string();
       const bool log = name.starts_with("train.jsonl") &&
                        (name != "train.jsonl" || std::filesystem::is_empty(entry.path()));
-      if (!log && !is_unfinished(name)) {
+      if (!log && !(name.starts_with("manifest.json.") && is_unfinished_file(name))) {
         refuse("a folder with " + escaped(name) + " and no manifest of a run");
       }
     }

@@ -76,6 +76,23 @@ TEST_CASE("io/atomic_file: a full disk is a resource error and leaves nothing be
   CHECK(content(dir / "a") == "old");
 }
 
+TEST_CASE("io/atomic_file: unfinished files are known by their names") {
+  const TempDir dir;
+  {
+    AtomicFile file(dir / "a.b");
+    REQUIRE(dir.names().size() == 1);
+    CHECK(is_unfinished_file(dir.names()[0]));
+    file.commit();
+  }
+  CHECK(dir.names() == std::vector<std::string>{"a.b"});
+  CHECK(is_unfinished_file("x.tmp.12.0"));
+  for (const char* name : {"", ".", "12.0", ".tmp.12.0", "x.tmp.12", "x.tmp.12.", "x.tmp..0",
+                           "x.tmp.12.0.", "x.tmp.1a.0", "x.tmp.12.0a", "x.tmp", "xtmp.12.0"}) {
+    INFO(name);
+    CHECK_FALSE(is_unfinished_file(name));
+  }
+}
+
 TEST_CASE("io/npy: the bytes are those that NumPy's format 1.0 asks for") {
   const TempDir dir;
   const std::vector<double> values{

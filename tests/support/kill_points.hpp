@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,17 +16,21 @@
 
 namespace ropewalk {
 
+/// Which system calls count, by their number and arguments.
+using CallFilter = bool(std::uint64_t, const std::uint64_t*);
+inline bool every_call(std::uint64_t, const std::uint64_t*) { return true; }
+
 /// Runs `action` in a child that dies before the call number `calls` among its first thread's
-/// system calls that `counts(number)`, or ends if it makes fewer. The numbers of those that it
-/// made; `ended` tells whether it ended by itself with exit code 0. Empty where tracing is not
-/// allowed.
+/// system calls that `counts(number, arguments)`, or ends if it makes fewer. The numbers of those
+/// that it made; `ended` tells whether it ended by itself with exit code 0. Empty where tracing is
+/// not allowed.
 struct TracedChild {
   std::vector<std::uint64_t> calls = {};
   bool ended = false;
 };
 
 template <class Action>
-TracedChild run_killed_at(std::size_t calls, Action&& action, bool (*counts)(std::uint64_t)) {
+TracedChild run_killed_at(std::size_t calls, Action&& action, CallFilter* counts) {
   const pid_t child = ::fork();
   if (child == 0) {
     if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(2);
@@ -48,7 +53,7 @@ TracedChild run_killed_at(std::size_t calls, Action&& action, bool (*counts)(std
     struct __ptrace_syscall_info info {};
     if (::ptrace(static_cast<__ptrace_request>(PTRACE_GET_SYSCALL_INFO), child, sizeof info,
                  &info) <= 0 ||
-        info.op != PTRACE_SYSCALL_INFO_ENTRY || !counts(info.entry.nr)) {
+        info.op != PTRACE_SYSCALL_INFO_ENTRY || !counts(info.entry.nr, info.entry.args)) {
       continue;
     }
     if (out.calls.size() == calls) ::kill(child, SIGKILL);
@@ -58,14 +63,12 @@ TracedChild run_killed_at(std::size_t calls, Action&& action, bool (*counts)(std
   return out;
 }
 
-inline bool every_call(std::uint64_t) { return true; }
-
 /// For n = 0, 1, ...: `prepare()`, then `action` killed at its call n of those that count, then
 /// `check(ended)`; until it ends by itself. The calls of that last run, which are all; empty where
 /// tracing is not allowed.
 template <class Prepare, class Action, class Check>
 std::vector<std::uint64_t> for_each_kill_point(Prepare&& prepare, Action&& action, Check&& check,
-                                               bool (*counts)(std::uint64_t) = every_call) {
+                                               CallFilter* counts = every_call) {
   for (std::size_t n = 0;; ++n) {
     prepare();
     const TracedChild child = run_killed_at(n, action, counts);
@@ -82,14 +85,14 @@ inline bool is_rename(std::uint64_t call) {
   return call == SYS_renameat || call == SYS_renameat2;
 }
 
-/// Whether the call gives, takes or makes durable the name or size of a file. (openat also reads.)
-inline bool changes_names(std::uint64_t call) {
-  for (const long one : {SYS_openat, SYS_mkdirat, SYS_unlinkat, SYS_ftruncate, SYS_fsync,
-                         SYS_fdatasync, SYS_flock}) {
+/// Whether the call changes which files there are, or empties one.
+inline bool changes_files(std::uint64_t call, const std::uint64_t* arguments) {
+  if (call == SYS_openat) return (arguments[2] & (O_CREAT | O_TRUNC)) != 0;
+  for (const long one : {SYS_mkdirat, SYS_unlinkat, SYS_ftruncate}) {
     if (call == static_cast<std::uint64_t>(one)) return true;
   }
 #ifdef SYS_mkdir  // newer architectures lack them
-  if (call == SYS_mkdir || call == SYS_unlink || call == SYS_open) return true;
+  if (call == SYS_mkdir || call == SYS_unlink) return true;
 #endif
   return is_rename(call);
 }

@@ -101,6 +101,17 @@ class AtomicFile {
   bool committed_ = false;
 };
 
+/// Whether AtomicFile gives such names to what it has not finished: NAME.tmp.PROCESS.NUMBER. In a
+/// folder that nobody else writes to, a killed process left the file, and it may be removed.
+inline bool is_unfinished_file(std::string_view name) {
+  for (int i = 0; i < 2; ++i) {
+    const std::size_t digits = name.find_last_not_of("0123456789") + 1;
+    if (digits < 2 || digits == name.size() || name[digits - 1] != '.') return false;
+    name = name.substr(0, digits - 1);
+  }
+  return name.size() > 4 && name.ends_with(".tmp");
+}
+
 /// Writes `content` as the whole of `path`, atomically.
 inline void write_file(const std::string& path, std::string_view content) {
   AtomicFile file(path);
