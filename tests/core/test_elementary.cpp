@@ -72,6 +72,41 @@ TEST_CASE("core/elementary: log, exp and pow are rounded to the nearest double")
   CHECK(worst_pow < 0.502);
 }
 
+TEST_CASE("core/elementary: the quick logarithm and exponential have the bits of the slow ones") {
+  const Random random{.seed = 8, .stream = 1, .step = 0};
+  int logs = 0, exps = 0;
+  constexpr int count = 400000;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const double u = random.uniform(2 * i), v = random.uniform(2 * i + 1);
+    // Of all magnitudes, near 1 from far to close, and near 0.
+    double x = i % 3 == 0 ? std::ldexp(1 + u, static_cast<int>(v * 2098) - 1074)
+                          : 1 + (u - 0.5) * std::ldexp(1.0, -static_cast<int>(v * 53));
+    if (i % 3 == 2) x = 1 + std::ldexp(std::floor(u * 4096) - 2048, -53 + static_cast<int>(v * 8));
+    const double y =
+        i % 2 == 0 ? (u - 0.5) * 1400 : (u - 0.5) * std::ldexp(2.0, -static_cast<int>(v * 70));
+    const double quick_log = elementary::detail::quick_log(x);
+    const double quick_exp = elementary::detail::quick_exp(y);
+    const double slow_log = elementary::detail::log(x).hi,
+                 slow_exp = elementary::detail::exp({y, 0});
+    if (!std::isnan(quick_log)) {
+      REQUIRE(quick_log == slow_log);
+      ++logs;
+    }
+    if (!std::isnan(quick_exp)) {
+      REQUIRE(quick_exp == slow_exp);
+      ++exps;
+    }
+    REQUIRE(elementary::log(x) == slow_log);
+    REQUIRE(elementary::exp(y) == slow_exp);
+  }
+  // The quick ones decide most: otherwise they are of no use.
+  CHECK(logs > count * 3 / 4);
+  CHECK(exps > count * 3 / 4);
+  CHECK(logs < count);
+  CHECK(exps < count);
+  MESSAGE("decided: " << 100.0 * logs / count << " % and " << 100.0 * exps / count << " %");
+}
+
 TEST_CASE("core/elementary: power_product is rounded once") {
   if (!wide_reference) {
     MESSAGE("skipped: long double is no wider than double here");

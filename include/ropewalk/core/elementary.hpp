@@ -71,6 +71,14 @@ inline DoubleDouble divide(double a, DoubleDouble b) {
   return fast_two_sum(q, remainder / b.hi);
 }
 
+/// The polynomial with these coefficients, that of the highest power first. Unrolled by the
+/// language, so that a loop over many angles is a plain one, which compilers vectorise.
+template <class... C>
+[[gnu::always_inline]] inline double polynomial(double x, double highest, C... lower) {
+  ((highest = fma(highest, x, lower)), ...);
+  return highest;
+}
+
 inline constexpr DoubleDouble ln2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56};
 inline constexpr DoubleDouble inverse_two_pi = {0x1.45f306dc9c883p-3, -0x1.6b01ec5417056p-57};
 /// Radians of 2^-64 turns.
@@ -134,6 +142,64 @@ inline DoubleDouble log_power(double base, double numerator, double denominator)
 
 }  // namespace detail
 
+namespace detail {
+
+/// high + low, wrong by at most `error`, as the double that is nearest to the true value; NaN where
+/// the error leaves that open, about once in ten calls (Ziv's test).
+inline double rounded_or_nan(double high, double low, double error) {
+  const double least = high + (low - error);
+  return least == high + (low + error) ? least : std::numeric_limits<double>::quiet_NaN();
+}
+
+/// log(x).hi for a positive finite x, or NaN.
+inline double quick_log(double x) {
+  const auto bits = std::bit_cast<std::uint64_t>(x);
+  if (bits < std::uint64_t{1} << 52) return std::numeric_limits<double>::quiet_NaN();  // subnormal
+  // x = 2^e m, m in [sqrt(1/2), sqrt(2)).
+  const auto exponent = static_cast<std::int64_t>(bits - 0x3fe6a09e667f3bcdu) >> 52;
+  const double m = std::bit_cast<double>(bits - (static_cast<std::uint64_t>(exponent) << 52));
+  const auto e = static_cast<double>(exponent);
+  // s + s_low = (m - 1) / (m + 1), and log m = 2 s + 2 s^3 / 3 + ...
+  const DoubleDouble above = two_sum(m, 1);
+  const double s = (m - 1) / above.hi;
+  const double s_low = fma(-s, above.lo, fma(-s, above.hi, m - 1)) / above.hi;
+  const double s2 = product(s, s);
+  const double series = polynomial(s2, 2.0 / 23, 2.0 / 21, 2.0 / 19, 2.0 / 17, 2.0 / 15, 2.0 / 13,
+                                   2.0 / 11, 2.0 / 9, 2.0 / 7, 2.0 / 5, 2.0 / 3);
+  const double tail = product(product(s, s2), series);
+  const DoubleDouble p = two_product(ln2.hi, e);
+  const DoubleDouble sum = two_sum(p.hi, 2 * s);
+  const double low = (sum.lo + p.lo) + (fma(ln2.lo, e, 2 * s_low) + tail);
+  // Nine roundings of the tail's size; those of the other low parts are below 2^-98 of the sum.
+  const double error =
+      fma(0x1.8p-50, __builtin_fabs(tail), product(0x1p-98, __builtin_fabs(sum.hi)));
+  return rounded_or_nan(sum.hi, low, error);
+}
+
+/// exp({x, 0}) for |x| < 700, or NaN.
+inline double quick_exp(double x) {
+  const double k = floor(fma(x, 0x1.71547652b82fep+0, 0.5));
+  const DoubleDouble p = two_product(ln2.hi, -k);
+  const DoubleDouble r = two_sum(x, p.hi);  // r.hi + r_low in [-0.347, 0.347], r_low < 2^-43
+  const double r_low = r.lo + fma(ln2.lo, -k, p.lo);
+  const DoubleDouble half_square = two_product(0.5 * r.hi, r.hi);
+  const double series =
+      polynomial(r.hi, 1 / 1307674368000.0, 1 / 87178291200.0, 1 / 6227020800.0, 1 / 479001600.0,
+                 1 / 39916800.0, 1 / 3628800.0, 1 / 362880.0, 1 / 40320.0, 1 / 5040.0, 1 / 720.0,
+                 1 / 120.0, 1 / 24.0, 1 / 6.0);  // 1/15! .. 1/3!
+  const double tail = product(product(product(r.hi, r.hi), r.hi), series);
+  const DoubleDouble line = two_sum(1, r.hi);
+  const DoubleDouble sum = two_sum(line.hi, half_square.hi);
+  const double low =
+      (line.lo + sum.lo) + (half_square.lo + fma(r_low, sum.hi + tail, tail));  // (e^r)' = e^r
+  // Eight roundings of the tail's size, which is below 2^-7.
+  const double near_one = rounded_or_nan(sum.hi, low, 0x1p-57);
+  const auto exponent = static_cast<std::uint64_t>(1023 + static_cast<std::int64_t>(k));
+  return product(near_one, std::bit_cast<double>(exponent << 52));
+}
+
+}  // namespace detail
+
 /// Natural logarithm. **Error:** below 0.5001 ulp. Zero gives -inf, a negative number NaN.
 inline double log(double x) {
   if (!(x > 0)) {
@@ -141,11 +207,18 @@ inline double log(double x) {
                   : std::numeric_limits<double>::quiet_NaN();
   }
   if (x == std::numeric_limits<double>::infinity()) return x;
-  return detail::log(x).hi;
+  const double quick = detail::quick_log(x);
+  return quick == quick ? quick : detail::log(x).hi;
 }
 
 /// e^x. **Error:** below 0.5001 ulp unless the result is subnormal.
-inline double exp(double x) { return detail::exp({x, 0}); }
+inline double exp(double x) {
+  if (x > -700 && x < 700) {
+    const double quick = detail::quick_exp(x);
+    if (quick == quick) return quick;
+  }
+  return detail::exp({x, 0});
+}
 
 /// base^(numerator / denominator), the quotient not rounded, for 0 < base < inf and a finite
 /// quotient; NaN otherwise. **Error:** below 0.501 ulp while the result is normal; exactly 1 for
@@ -172,14 +245,6 @@ struct SinCos {
 };
 
 namespace detail {
-
-/// The polynomial with these coefficients, that of the highest power first. Unrolled by the
-/// language, so that a loop over many angles is a plain one, which compilers vectorise.
-template <class... C>
-[[gnu::always_inline]] inline double polynomial(double x, double highest, C... lower) {
-  ((highest = fma(highest, x, lower)), ...);
-  return highest;
-}
 
 /// Sine and cosine of a.hi + a.lo, |a| <= pi / 4 (Taylor, truncated below 2^-63).
 [[gnu::always_inline]] inline SinCos sincos_octant(DoubleDouble a) {
