@@ -51,7 +51,7 @@ void naive(Operands<float>& x, const PackedMatrix<float>&, index_t first, index_
   for (index_t r = first; r < first + count; ++r) {
     for (index_t n = 0; n < x.shape.outputs; ++n) {
       float sum = 0;
-      for (index_t k = 0; k < depth; ++k) sum += x.a[r * depth + k] * x.w[n * depth + k];
+      for (index_t k = 0; k < depth; ++k) sum += x.a[r * x.lda + k] * x.w[n * depth + k];
       x.c[r * x.ldc + n] = sum;
     }
   }
@@ -61,8 +61,7 @@ void naive(Operands<float>& x, const PackedMatrix<float>&, index_t first, index_
 /// are full; but each vector of W that is loaded serves one multiply-add.
 void row_by_row(Operands<float>& x, const PackedMatrix<float>& w, index_t first, index_t count) {
   for (index_t r = first; r < first + count; ++r) {
-    gemm<simd::native>(x.a.data() + r * x.shape.inputs, x.shape.inputs, 1, w,
-                       x.c.data() + r * x.ldc, x.ldc);
+    gemm<simd::native>(x.a.data() + r * x.lda, x.lda, 1, w, x.c.data() + r * x.ldc, x.ldc);
   }
 }
 
@@ -70,14 +69,15 @@ void row_by_row(Operands<float>& x, const PackedMatrix<float>& w, index_t first,
 /// as the tile has rows.
 template <class T>
 void tiled(Operands<T>& x, const PackedMatrix<T>& w, index_t first, index_t count) {
-  gemm<simd::native>(x.a.data() + first * x.shape.inputs, x.shape.inputs, count, w,
-                     x.c.data() + first * x.ldc, x.ldc);
+  gemm<simd::native>(x.a.data() + first * x.lda, x.lda, count, w, x.c.data() + first * x.ldc,
+                     x.ldc);
 }
 
 /// Eigen's product of the same row-major operands; it packs both at every call.
 void eigen(Operands<float>& x, const PackedMatrix<float>&, index_t first, index_t count) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Eigen::Map<const Matrix> a(x.a.data() + first * x.shape.inputs, count, x.shape.inputs);
+  const Eigen::Map<const Matrix, 0, Eigen::OuterStride<>> a(
+      x.a.data() + first * x.lda, count, x.shape.inputs, Eigen::OuterStride<>(x.lda));
   const Eigen::Map<const Matrix> w(x.w.data(), x.shape.outputs, x.shape.inputs);
   Eigen::Map<Matrix, 0, Eigen::OuterStride<>> c(x.c.data() + first * x.ldc, count, x.shape.outputs,
                                                 Eigen::OuterStride<>(x.ldc));

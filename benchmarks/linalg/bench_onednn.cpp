@@ -25,7 +25,7 @@ struct OneDnnProduct {
     using Type = dnnl::memory::data_type;
     omp_set_num_threads(static_cast<int>(thread_count));
     constexpr Type type = std::is_same_v<T, bf16> ? Type::bf16 : Type::f32;
-    const dnnl::memory::desc a_desc({s.rows, s.inputs}, type, Tag::ab);
+    const dnnl::memory::desc a_desc({s.rows, s.inputs}, type, dnnl::memory::dims{x.lda, 1});
     const dnnl::memory::desc w_desc({s.inputs, s.outputs}, type, Tag::ba);
     const dnnl::memory::desc w_any({s.inputs, s.outputs}, type, Tag::any);
     const dnnl::memory::desc c_desc({s.rows, s.outputs}, Type::f32, dnnl::memory::dims{x.ldc, 1});

@@ -20,7 +20,7 @@ struct OpenBlasProduct {
     const ProductShape& s = x.shape;
     const auto size = [](index_t n) { return static_cast<blasint>(n); };
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, size(s.rows), size(s.outputs),
-                size(s.inputs), 1.0f, x.a.data(), size(s.inputs), x.w.data(), size(s.inputs), 0.0f,
+                size(s.inputs), 1.0f, x.a.data(), size(x.lda), x.w.data(), size(s.inputs), 0.0f,
                 x.c.data(), size(x.ldc));
   }
   std::string fault() {

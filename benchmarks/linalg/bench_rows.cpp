@@ -52,25 +52,26 @@ struct RmsNorm {
 template <class T>
 struct SwiGlu {
   ProductShape shape;
+  index_t lda, ldo;
   Buffer<T> a, gate_rows, up_rows;
   PackedMatrix<T> gate, up;
-  Buffer<T> out;  ///< (rows, outputs padded to 16)
-  index_t ldo;
+  Buffer<T> out;  ///< (rows, outputs)
   Threads threads;
 
   SwiGlu(ProductShape s, index_t thread_count)
       : shape(s),
-        a(random_buffer<T>(s.rows * s.inputs, 1)),
+        lda(spread_stride(s.inputs)),
+        ldo(spread_stride(s.outputs)),
+        a(random_buffer<T>(s.rows * lda, 1)),
         gate_rows(random_buffer<T>(s.outputs * s.inputs, 2, deviation())),
         up_rows(random_buffer<T>(s.outputs * s.inputs, 3, deviation())),
         gate(packed(gate_rows, s.outputs, s.inputs)),
         up(packed(up_rows, s.outputs, s.inputs)),
-        out(s.rows * round_up(s.outputs, lane_count)),
-        ldo(round_up(s.outputs, lane_count)),
+        out(s.rows * ldo),
         threads(thread_count) {}
   void run(const Executor& executor) {
     share_rows(executor, shape.rows, threads.count() == 1, [&](index_t first, index_t count) {
-      gemm_swiglu<simd::native>(a.data() + first * shape.inputs, shape.inputs, count, gate, up,
+      gemm_swiglu<simd::native>(a.data() + first * lda, lda, count, gate, up,
                                 out.data() + first * ldo, ldo);
     });
   }
@@ -79,8 +80,8 @@ struct SwiGlu {
     double worst = 0;
     for (index_t i = 0; i < 257; ++i) {
       const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
-      const auto [g, g_size] = exact_element(a, gate_rows, shape.inputs, r, n);
-      const auto [u, u_size] = exact_element(a, up_rows, shape.inputs, r, n);
+      const auto [g, g_size] = exact_element(a, lda, gate_rows, shape.inputs, r, n);
+      const auto [u, u_size] = exact_element(a, lda, up_rows, shape.inputs, r, n);
       const double silu = g / (1 + std::exp(-g)), expected = silu * u;
       // silu's slope is at most 1.1. The products may be off as in Operands::fault().
       const double depth = static_cast<double>(shape.inputs);

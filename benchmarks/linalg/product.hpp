@@ -29,16 +29,16 @@ struct ProductShape {
 inline constexpr ProductShape compared_shapes[] = {
     {512, 688, 256}, {512, 2048, 2048}, {2048, 256, 256}};
 
-/// Element (r, n) of A W^T in double, and the sum of its terms' sizes.
+/// Element (r, n) of A W^T in double, and the sum of its terms' sizes. a: row stride lda
 struct ExactElement {
   double sum = 0, size = 0;
 };
 template <class T>
-ExactElement exact_element(const Buffer<T>& a, const Buffer<T>& w, index_t inputs, index_t r,
-                           index_t n) {
+ExactElement exact_element(const Buffer<T>& a, index_t lda, const Buffer<T>& w, index_t inputs,
+                           index_t r, index_t n) {
   ExactElement exact;
   for (index_t k = 0; k < inputs; ++k) {
-    const double p = static_cast<double>(to_float(a[r * inputs + k])) *
+    const double p = static_cast<double>(to_float(a[r * lda + k])) *
                      static_cast<double>(to_float(w[n * inputs + k]));
     exact.sum += p;
     exact.size += std::fabs(p);
@@ -46,20 +46,22 @@ ExactElement exact_element(const Buffer<T>& a, const Buffer<T>& w, index_t input
   return exact;
 }
 
-/// Operands row by row, as the simple rungs and other libraries read them.
+/// Operands row by row, as the simple rungs and other libraries read them. Row strides of A and C
+/// are those of a forward pass.
 template <class T>
 struct Operands {
   ProductShape shape;
+  index_t lda, ldc;
   Buffer<T> a, w;   ///< (rows, inputs), (outputs, inputs)
-  Buffer<float> c;  ///< (rows, outputs padded to 16)
-  index_t ldc;
+  Buffer<float> c;  ///< (rows, outputs)
 
   explicit Operands(ProductShape s)
       : shape(s),
-        a(random_buffer<T>(s.rows * s.inputs, 1)),
+        lda(spread_stride(s.inputs)),
+        ldc(spread_stride(s.outputs)),
+        a(random_buffer<T>(s.rows * lda, 1)),
         w(random_buffer<T>(s.outputs * s.inputs, 2)),
-        c(s.rows * round_up(s.outputs, lane_count)),
-        ldc(round_up(s.outputs, lane_count)) {}
+        c(s.rows * ldc) {}
 
   /// Largest error of a sample of C, in units of 2^-24 times the sum of the products' sizes: a
   /// chain of `inputs` additions may be off by `inputs` of them.
@@ -67,7 +69,7 @@ struct Operands {
     double worst = 0;
     for (index_t i = 0; i < 257; ++i) {
       const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
-      const auto [sum, size] = exact_element(a, w, shape.inputs, r, n);
+      const auto [sum, size] = exact_element(a, lda, w, shape.inputs, r, n);
       worst = worse(worst, std::fabs(static_cast<double>(c[r * ldc + n]) - sum) / size * 0x1p24);
     }
     return fault_of(worst, static_cast<double>(shape.inputs));

@@ -17,7 +17,7 @@ namespace {
 template <class T>
 struct Head {
   Threads threads;
-  index_t rows;
+  index_t rows, stride;
   Buffer<T> hidden;  ///< (rows, C), carrying log2(e)
   PackedMatrix<T> matrix;
   std::vector<TokenId> targets;
@@ -26,7 +26,8 @@ struct Head {
   Head(index_t channels, index_t vocab, index_t thread_count)
       : threads(thread_count),
         rows(head_rows * thread_count),
-        hidden(random_buffer<T>(rows * channels, 1, log2_e)),
+        stride(spread_stride(channels)),
+        hidden(random_buffer<T>(rows * stride, 1, log2_e)),
         matrix(random_matrix<T>(vocab, channels, 2, 1 / std::sqrt(static_cast<double>(channels)))),
         targets(random_ids(rows, vocab, 3)),
         results(static_cast<std::size_t>(rows)) {}
@@ -34,7 +35,7 @@ struct Head {
     for_each_in_runs(executor, rows / head_rows, [&](index_t tile, index_t) {
       const auto first = static_cast<std::size_t>(tile * head_rows);
       constexpr auto count = static_cast<std::size_t>(head_rows);
-      head_nll<simd::native>(hidden.data() + tile * head_rows * matrix.inputs(), matrix.inputs(),
+      head_nll<simd::native>(hidden.data() + tile * head_rows * stride, stride,
                              std::span<const TokenId>(targets).subspan(first, count), matrix,
                              std::span(results).subspan(first, count));
     });
@@ -47,7 +48,7 @@ struct Head {
     for (index_t n = 0; n < vocab; ++n) {
       matrix.get_row(n, row.span());
       for (const index_t p : {index_t{0}, index_t{1}}) {
-        const T* h = hidden.data() + p * (rows - 1) * channels;
+        const T* h = hidden.data() + p * (rows - 1) * stride;
         double sum = 0;
         for (index_t k = 0; k < channels; ++k) {
           sum += static_cast<double>(to_float(h[k])) * static_cast<double>(row[k]);

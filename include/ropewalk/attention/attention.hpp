@@ -75,8 +75,9 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
                                                     : 1 / std::sqrt(static_cast<double>(head_dim));
   using V = simd::Floats<Arch>;
   const auto scale = static_cast<float>(natural * log2_e);
-  const HeadsView<float> scaled(take(checked_mul(queries, heads * head_dim, "queries")),
-                                q.extents());
+  const index_t stride = spread_stride(heads * head_dim);
+  const HeadsView<float> scaled(take(checked_mul(queries, stride, "queries")), q.extents(),
+                                {stride, head_dim, 1});
   for_each_in_runs(options.executor, queries, [&](index_t t, index_t) {
     for (index_t h = 0; h < heads; ++h) {
       const float* from = &q(t, h, 0);

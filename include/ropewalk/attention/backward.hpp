@@ -98,7 +98,7 @@ template <class Arch, std::size_t Rows>
 /// Floats of scratch that attend_backward() needs per worker.
 template <class T>
 index_t attend_backward_scratch_size(index_t head_dim) {
-  return query_block * 2 * (round_up(head_dim, lane_count) + detail::backward_stride);
+  return query_block * 2 * (spread_stride(head_dim) + detail::backward_stride);
 }
 
 namespace detail {
@@ -117,7 +117,7 @@ class BackwardPass {
         segment_index_(segment),
         key_head_(key_head),
         head_dim_(call.values.head_dim),
-        padded_(round_up(head_dim_, lane_count)),
+        padded_(spread_stride(head_dim_)),
         queries_(scratch),
         d_output_(queries_ + query_block * padded_),
         weights_(d_output_ + query_block * padded_),

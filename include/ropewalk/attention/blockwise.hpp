@@ -36,10 +36,10 @@ namespace detail {
 struct AttentionScratch {
   index_t head_dim;
 
-  index_t padded() const { return round_up(head_dim, lane_count); }
+  index_t padded() const { return spread_stride(head_dim); }
   index_t outputs() const { return query_block * padded(); }
   index_t scores() const { return query_block * score_stride; }
-  index_t wide_block() const { return key_block * padded(); }
+  index_t wide_block() const { return key_block * round_up(head_dim, lane_count); }
 };
 
 }  // namespace detail
@@ -99,7 +99,7 @@ class AttentionPass {
     const index_t stride = branch.queries.stride(rows_.heads_are_rows ? 1 : 0);
     if constexpr (widens) {
       for (index_t row = 0; row < rows_.count; ++row) {
-        simd::widen_swapped<Arch>(queries + row * stride, depth, wide_queries_ + row * depth);
+        simd::widen_swapped<Arch>(queries + row * stride, depth, wide_queries_ + row * padded_);
       }
     }
     const index_t key_base = plan_.segments[static_cast<std::size_t>(rows_.task.segment)].key_base;
@@ -109,7 +109,7 @@ class AttentionPass {
       const index_t slot = key_base + k;
       if constexpr (widens) {
         widen(branch.panels, slot, keys.size());
-        score(wide_queries_, depth, wide_keys_, depth);
+        score(wide_queries_, padded_, wide_keys_, depth);
       } else {
         score(queries, stride, branch.panels.key_panel(key_head_, slot), depth);
       }

@@ -20,6 +20,13 @@ constexpr index_t round_up(index_t n, index_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
+/// Row stride, in elements, of rows that products read or write: an odd number of 16 elements. Rows
+/// a power of two apart share few sets of the L1 cache, and loads wait for stores whose addresses
+/// end in the same 12 bits; products took a tenth longer (benchmarks/README.md).
+constexpr index_t spread_stride(index_t columns) {
+  return ((columns + lane_count - 1) / lane_count | 1) * lane_count;
+}
+
 /// Neighbours along the inner dimension that lie side by side in a panel: the pairs of the bf16 dot
 /// product, else single elements.
 template <class T>

@@ -98,19 +98,19 @@ index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t slots, ind
   using Panels = KeyValuePanels<T>;
   constexpr index_t real = sizeof(float), element = sizeof(T);
   const index_t key_heads = c.num_key_value_heads;
-  const index_t hidden = round_up(c.hidden_size, lane_count);
+  const index_t hidden = spread_stride(c.hidden_size);
   ByteCount sum;
   sum.slice(checked_mul(tokens, hidden, "memory"), real);
   sum.slice(1, sizeof(AttentionBranch<T>));
-  sum.slice(checked_mul(tokens, c.query_size(), "memory"), element);
+  sum.slice(checked_mul(tokens, spread_stride(c.query_size()), "memory"), element);
   if (!cached) {
     sum.slice(Panels::keys_size(slots, key_heads, c.head_dim), element);
     sum.slice(Panels::values_size(slots, key_heads, c.head_dim), element);
   }
-  const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
-  const index_t fed = round_up(c.intermediate_size, lane_count);
-  const index_t scratch = std::max({token_tile * (hidden + std::max(projected, fed)),
-                                    attention_scratch_size<T>(c.head_dim), head_rows * hidden});
+  const index_t projected = std::max(c.query_size(), c.key_value_size());
+  const index_t widest = hidden + spread_stride(std::max(projected, index_t{c.intermediate_size}));
+  const index_t scratch =
+      std::max({token_tile * widest, attention_scratch_size<T>(c.head_dim), head_rows * hidden});
   sum.slice(checked_mul(workers, round_up(scratch, lane_count), "memory"), real);
   sum.slice(tokens, sizeof(index_t));
   return sum.value();

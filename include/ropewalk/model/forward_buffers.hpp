@@ -30,8 +30,8 @@ constexpr index_t balanced_tile(index_t tokens, index_t workers) {
                     token_tile);
 }
 
-/// Buffers of one pass, from the workspace. Row strides are padded to 16 elements, padding is zero.
-/// Scratch is counted in floats, also where it holds bf16.
+/// Buffers of one pass, from the workspace. Row strides are as spread_stride(), and rows padded
+/// with zeros to 16 elements. Scratch is counted in floats, also where it holds bf16.
 template <class T>
 struct ForwardBuffers {
   index_t hidden_stride = 0;
@@ -56,15 +56,16 @@ ForwardBuffers<T> take_buffers(const LlamaConfig& c, index_t tokens, index_t bra
             .template take<T>(Panels::keys_size(cache->slots, cache->num_heads, cache->head_dim))
             .data();
   }
-  b.hidden_stride = round_up(c.hidden_size, lane_count);
+  b.hidden_stride = spread_stride(c.hidden_size);
   b.hidden = workspace.take<float>(checked_mul(tokens, b.hidden_stride, "hidden states")).data();
   b.branches = workspace.template take<AttentionBranch<T>>(branches);
   const index_t key_heads = c.num_key_value_heads;
   for (index_t i = 0; i < branches; ++i) {
     AttentionBranch<T> branch;
-    branch.queries = {
-        workspace.template take<T>(checked_mul(tokens, c.query_size(), "queries")).data(),
-        {tokens, c.num_attention_heads, c.head_dim}};
+    const index_t stride = spread_stride(c.query_size());
+    branch.queries = {workspace.template take<T>(checked_mul(tokens, stride, "queries")).data(),
+                      {tokens, c.num_attention_heads, c.head_dim},
+                      {stride, c.head_dim, 1}};
     if (!cached) {
       branch.panels = {
           .keys =
@@ -79,9 +80,9 @@ ForwardBuffers<T> take_buffers(const LlamaConfig& c, index_t tokens, index_t bra
     b.branches[0].panels.values =
         workspace.template take<T>(Panels::values_size(slots, key_heads, c.head_dim)).data();
   }
-  const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
+  const index_t projected = std::max(c.query_size(), c.key_value_size());
   const index_t widest =
-      b.hidden_stride + std::max(projected, round_up(c.intermediate_size, lane_count));
+      b.hidden_stride + spread_stride(std::max(projected, index_t{c.intermediate_size}));
   b.scratch_size = std::max(
       {token_tile * widest, attention_scratch_size<T>(c.head_dim), head_rows * b.hidden_stride});
   b.scratch_size = round_up(b.scratch_size, lane_count);

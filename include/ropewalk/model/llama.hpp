@@ -75,7 +75,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
                    layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, b.hidden_stride);
   const float scale = query_factor(c, plan);
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
-    const index_t stride = round_up(c.query_size(), lane_count);
+    const index_t stride = spread_stride(c.query_size());
     products.multiply(normed, b.hidden_stride, count, layer.q_proj, staged, stride);
     for (index_t t = 0; t < count; ++t) {
       const auto token = static_cast<std::size_t>(rows.begin + t);
@@ -88,7 +88,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       }
     }
   }
-  const index_t stride = round_up(c.key_value_size(), lane_count);
+  const index_t stride = spread_stride(c.key_value_size());
   const std::span<const index_t> slots =
       std::span(plan.blocks->key_slot)
           .subspan(static_cast<std::size_t>(rows.begin), static_cast<std::size_t>(count));
@@ -144,11 +144,12 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
                        float* scratch) {
   const index_t count = rows.size();
   float* hidden = b.hidden + rows.begin * b.hidden_stride;
-  kernels.multiply_add(&b.branches[0].queries(rows.begin, 0, 0), c.query_size(), count,
-                       layer.o_proj, hidden, b.hidden_stride);
+  const auto& attended = b.branches[0].queries;  // attention's output took their place
+  kernels.multiply_add(&attended(rows.begin, 0, 0), attended.stride(0), count, layer.o_proj, hidden,
+                       b.hidden_stride);
   T* normed = reinterpret_cast<T*>(scratch);
   T* fed = reinterpret_cast<T*>(scratch + token_tile * b.hidden_stride);
-  const index_t stride = round_up(c.intermediate_size, lane_count);
+  const index_t stride = spread_stride(c.intermediate_size);
   kernels.rmsnorm(hidden, b.hidden_stride, count, c.hidden_size,
                   layer.post_attention_layernorm.data(), c.rms_norm_eps, 1.0f, normed,
                   b.hidden_stride);

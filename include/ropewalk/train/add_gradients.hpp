@@ -67,13 +67,13 @@ class GradientPass {
     return plans_[plans_.size() == 1 ? 0 : static_cast<std::size_t>(l)];
   }
   /// Rows of floats as a product takes them: themselves, or rounded to T, in `rounded` with rows
-  /// padded to 16.
+  /// as spread_stride().
   OperandRows<T> operand(const float* x, index_t ldx, index_t rows, index_t size,
                          [[maybe_unused]] void* rounded) const {
     if constexpr (std::is_same_v<T, float>) {
       return {x, ldx};
     } else {
-      const index_t ld = round_up(size, lane_count);
+      const index_t ld = spread_stride(size);
       kernels_.round_rows(x, ldx, rows, size, static_cast<T*>(rounded), ld);
       return {static_cast<T*>(rounded), ld};
     }
@@ -116,7 +116,7 @@ class GradientPass {
     const AttentionCall<float> call{
         .branches = a.projected.branches,
         .plan = plan(l).blocks,
-        .output = {a.attended, {tokens_, c_.num_attention_heads, c_.head_dim}},
+        .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
     const auto blocks = static_cast<index_t>(call.plan->query_blocks.size());
     for_each_dealt(executor_, blocks * c_.num_key_value_heads, [&](index_t task, index_t worker) {
@@ -131,7 +131,7 @@ class GradientPass {
       const index_t count = rows.size();
       float* middle = a.middle + first;
       std::copy_n(a.projected.hidden + first, size, middle);
-      multiply(kernels_.multiply_add, a.attended + rows.begin * c_.query_size(), c_.query_size(),
+      multiply(kernels_.multiply_add, a.attended + rows.begin * b_.heads_stride, b_.heads_stride,
                count, layer.o_proj, middle, b_.hidden_stride, scratch(worker));
       T* normed = reinterpret_cast<T*>(scratch(worker));
       T* fed = reinterpret_cast<T*>(scratch(worker) + token_tile * b_.hidden_stride);
@@ -250,7 +250,7 @@ class GradientPass {
   /// What o_proj multiplied, of all tokens.
   OperandRows<T> attended_operand(const LayerActivations& a) const {
     if constexpr (std::is_same_v<T, float>) {
-      return {a.attended, c_.query_size()};
+      return {a.attended, b_.heads_stride};
     } else {
       return {b_.attended, b_.heads_stride};
     }
@@ -282,7 +282,7 @@ class GradientPass {
     multiply(kernels_.multiply, b_.d_middle + at, stride, count, w.o_proj,
              b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride, rounded);
     if constexpr (!std::is_same_v<T, float>) {
-      operand(a.attended + rows.begin * c_.query_size(), c_.query_size(), count, c_.query_size(),
+      operand(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count, c_.query_size(),
               b_.attended + rows.begin * b_.heads_stride);
     }
   }
@@ -309,7 +309,7 @@ class GradientPass {
         .branches = branches_,
         .values = b_.value_columns,
         .plan = &blocks,
-        .output = {a.attended, {tokens_, c_.num_attention_heads, c_.head_dim}},
+        .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}},
         .d_output = heads(b_.d_attended, c_.num_attention_heads, b_.heads_stride),
         .d_values = heads(b_.d_values, c_.num_key_value_heads, b_.key_heads_stride)};

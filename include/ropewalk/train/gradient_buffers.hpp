@@ -12,7 +12,7 @@
 
 namespace ropewalk::inline ROPEWALK_ABI::detail {
 
-/// What a layer's forward half leaves behind. Rows are tokens, strides padded to 16.
+/// What a layer's forward half leaves behind. Rows are tokens, strides as spread_stride().
 struct LayerActivations {
   ForwardBuffers<float> projected;  // .hidden: the layer's input; queries, keys, values by branch
   float* attended = nullptr;        // (tokens, H, D)
@@ -78,7 +78,7 @@ LayerActivations take_activations(const LlamaConfig& c, const GradientBuffers<T>
   }
   a.projected.branches[0].panels.values =
       take(Panels::values_size(slots, c.num_key_value_heads, c.head_dim), 1);
-  a.attended = take(tokens, c.query_size());
+  a.attended = take(tokens, b.heads_stride);
   a.lse = take(c.num_attention_heads, tokens);
   a.middle = take(tokens, b.hidden_stride);
   a.gate = take(tokens, b.fed_stride);
@@ -91,10 +91,10 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
                                          index_t branches, index_t slots, bool recompute,
                                          const Executor& executor, Workspace& workspace) {
   GradientBuffers<T> b;
-  b.hidden_stride = round_up(c.hidden_size, lane_count);
-  b.heads_stride = round_up(c.query_size(), lane_count);
-  b.key_heads_stride = round_up(c.key_value_size(), lane_count);
-  b.fed_stride = round_up(c.intermediate_size, lane_count);
+  b.hidden_stride = spread_stride(c.hidden_size);
+  b.heads_stride = spread_stride(c.query_size());
+  b.key_heads_stride = spread_stride(c.key_value_size());
+  b.fed_stride = spread_stride(c.intermediate_size);
   const auto take = [&](index_t rows, index_t columns) {
     return workspace.take<float>(checked_mul(rows, columns, "activations")).data();
   };
@@ -142,9 +142,9 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
   b.weights = take(scored, 1);
   b.targets = workspace.take<TokenId>(scored).data();
   b.scored = workspace.take<index_t>(scored).data();
-  b.logits_stride = std::min(head_chunk, round_up(c.vocab_size, lane_count));
+  b.logits_stride = spread_stride(std::min(head_chunk, c.vocab_size));
   b.d_logits = take(scored, b.logits_stride);
-  const index_t projected = round_up(std::max(c.query_size(), c.key_value_size()), lane_count);
+  const index_t projected = std::max(b.heads_stride, b.key_heads_stride);
   const index_t rounded_logits =
       std::is_same_v<T, float> ? 0 : head_rows * b.logits_stride / depth_group<T>;
   b.scratch_size =
