@@ -152,7 +152,7 @@ void run_problem(benchmark::State& state, const std::string& name, const Make& m
   state.counters[work.flops > 0 ? "gflops" : "gbps"] = found.rate;
   state.counters["limit"] = found.limit;
   state.counters["share_of_limit"] = found.share;
-  state.counters["steady"] = found.steady;
+  state.counters["quiet"] = found.quiet;
 }
 
 }  // namespace detail

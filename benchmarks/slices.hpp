@@ -4,7 +4,6 @@
 /// Timing beside a limit that does not stand still: slices of work, each between two probes.
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -18,7 +17,7 @@ using namespace measure;
 
 /// What a slice lasts where the work can be cut so finely. Short against the seconds after which a
 /// machine changes its speed, long against a probe's half millisecond.
-inline constexpr double slice_seconds = 2.5e-3;
+inline constexpr double slice_seconds = 1e-3;
 
 /// Work between two probes of the limit.
 struct Slice {
@@ -26,8 +25,6 @@ struct Slice {
   double before = 0, after = 0;  ///< what the probes found
 
   double limit() const { return (before + after) / 2; }
-  /// Whether the machine was the same before and after.
-  bool steady() const { return std::fabs(before - after) < 0.05 * std::max(before, after); }
 };
 
 /// A clock that stands still while the limit is probed.
@@ -92,42 +89,71 @@ class Samples {
  public:
   struct Summary {
     double rate = 0, limit = 0, share = 0;  ///< medians; rates in 10^9 a second
-    double steady = 0;                      ///< of the samples, those that were used
+    double quiet = 0;                       ///< of the samples' time, that in quiet slices
   };
   /// A sample: slices in which `amount` (flops, bytes) was done.
   void add(const std::vector<Slice>& slices, double amount) {
-    double seconds = 0, steady = 0, possible = 0;
+    double seconds = 0, possible = 0;
     for (const Slice& s : slices) {
       seconds += s.seconds;
-      if (s.steady()) steady += s.seconds;
       possible += s.seconds * s.limit();
+      slices_.push_back(s);
     }
-    const Sample sample{amount * 1e-9 / seconds, possible / seconds, amount * 1e-9 / possible};
-    all_.push_back(sample);
-    if (steady > 0.9 * seconds) used_.push_back(sample);
+    samples_.push_back({.rate = amount * 1e-9 / seconds,
+                        .limit = possible / seconds,
+                        .share = amount * 1e-9 / possible,
+                        .slices = slices.size()});
   }
-  /// Of the samples in which the machine was steady; of all where no sample was.
-  Summary summary() const {
-    const std::vector<Sample>& s = used_.empty() ? all_ : used_;
-    if (s.empty()) return {};
-    return {.rate = median_of(s, &Sample::rate),
-            .limit = median_of(s, &Sample::limit),
-            .share = median_of(s, &Sample::share),
-            .steady = static_cast<double>(used_.size()) / static_cast<double>(all_.size())};
+  /// Of the samples in which the machine was quiet, nine tenths of the time; of the quietest
+  /// quarter where that is more.
+  Summary summary() {
+    if (samples_.empty()) return {};
+    const double least = 0.95 * best_limit();
+    double all = 0, all_quiet = 0;
+    std::size_t at = 0;
+    for (Sample& sample : samples_) {
+      double seconds = 0, quiet = 0;
+      for (std::size_t i = 0; i < sample.slices; ++i, ++at) {
+        const Slice& s = slices_[at];
+        seconds += s.seconds;
+        if (std::min(s.before, s.after) >= least) quiet += s.seconds;
+      }
+      sample.quiet = quiet / seconds;
+      all += seconds;
+      all_quiet += quiet;
+    }
+    std::ranges::stable_sort(samples_, std::greater<>(), &Sample::quiet);
+    const auto quiet = static_cast<std::size_t>(
+        std::ranges::count_if(samples_, [](const Sample& s) { return s.quiet > 0.9; }));
+    samples_.resize(std::max(quiet, (samples_.size() + 3) / 4));
+    return {.rate = median_of(&Sample::rate),
+            .limit = median_of(&Sample::limit),
+            .share = median_of(&Sample::share),
+            .quiet = all_quiet / all};
   }
 
  private:
   struct Sample {
     double rate, limit, share;
+    std::size_t slices;
+    double quiet = 0;
   };
-  static double median_of(const std::vector<Sample>& samples, double Sample::*field) {
+  /// What the best twentieth of the probes found.
+  double best_limit() const {
     std::vector<double> x;
-    for (const Sample& s : samples) x.push_back(s.*field);
-    std::sort(x.begin(), x.end());
+    for (const Slice& s : slices_) x.push_back(s.after);
+    std::ranges::sort(x);
+    return x[(x.size() - 1) * 19 / 20];
+  }
+  double median_of(double Sample::*field) const {
+    std::vector<double> x;
+    for (const Sample& s : samples_) x.push_back(s.*field);
+    std::ranges::sort(x);
     const std::size_t half = x.size() / 2;
     return x.size() % 2 == 1 ? x[half] : (x[half - 1] + x[half]) / 2;
   }
-  std::vector<Sample> all_, used_;
+  std::vector<Sample> samples_;
+  std::vector<Slice> slices_;
 };
 
 }  // namespace bench

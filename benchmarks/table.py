@@ -13,7 +13,7 @@ import sys
 def main():
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
-    print("| what | rate | limit | share | steady |")
+    print("| what | rate | limit | share | quiet |")
     print("|---|---|---|---|---|")
     for path in sys.argv[1:]:
         with open(path, encoding="utf-8") as file:
@@ -25,9 +25,9 @@ def main():
             if unit is None:
                 continue  # no rate and no limit: core/parallel_region
             rate = f"{row[unit]:.3g} {'GFLOP/s' if unit == 'gflops' else 'GB/s'}"
-            steady = f"{100 * row['steady']:.0f} %" if "steady" in row else ""
+            quiet = f"{100 * row['quiet']:.0f} %" if "quiet" in row else ""
             share = f"{100 * row['share_of_limit']:.1f} %"
-            print(f"| {row['name']} | {rate} | {row['limit']:.3g} | {share} | {steady} |")
+            print(f"| {row['name']} | {rate} | {row['limit']:.3g} | {share} | {quiet} |")
 
 
 if __name__ == "__main__":

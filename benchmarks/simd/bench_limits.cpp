@@ -7,7 +7,7 @@
 namespace bench {
 namespace {
 
-/// A limit beside itself: its share says how steady the machine is.
+/// A limit beside itself: its share says how quiet the machine is.
 /// The rate of one probe is the result here, not the time that the probe takes.
 bool add_limit(const std::string& name, const char* counter, const Work& work) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {

@@ -85,7 +85,7 @@ Finding check_gemm(const KernelTable<T>& kernels) {
   const PackedMatrix<T> w = random_matrix<T>(outputs, depth, 2);
   Buffer<float> c(rows * ldc);
   kernels.multiply(a.data(), lda, rows, w, c.data(), ldc);
-  kernels.multiply_add(a.data(), lda, rows, w, c.data(), ldc);
+  kernels.multiply_add(a.data(), lda, rows, w, c.data(), c.data(), ldc);
   Finding found;
   for (index_t r = 0; r < rows; ++r) {
     for (index_t n = 0; n < outputs; ++n) {

@@ -64,7 +64,7 @@ std::size_t wrong_elements(const Chains<T>& chains, std::size_t d, const LeftOpe
   };
   for (index_t i = 0; i < size; ++i) c[i] = before(i / ldc, i % ldc);
   if (add) {
-    gemm_add<Arch>(a.data(), a.ld, rows, w, c.data(), ldc);
+    gemm_add<Arch>(a.data(), a.ld, rows, w, c.data(), c.data(), ldc);
   } else {
     gemm<Arch>(a.data(), a.ld, rows, w, c.data(), ldc);
   }

@@ -16,7 +16,7 @@ using namespace ropewalk;
 TEST_CASE("linalg/weight_gradient: dW has W's order, one fma chain over tokens an element") {
   for_each_arch([&]<class Arch>() {
     for (const auto& [outputs, inputs] : {std::pair{1, 1}, {16, 7}, {65, 13}, {130, 40}}) {
-      constexpr index_t tokens = 37;
+      constexpr index_t tokens = 173;  // several blocks
       const index_t width = round_up(outputs, lane_count);
       const auto x = normal_floats(tokens * inputs, 1);
       auto dy = normal_floats(tokens * width, 2);
@@ -27,10 +27,12 @@ TEST_CASE("linalg/weight_gradient: dW has W's order, one fma chain over tokens a
       const index_t first_run = 20;  // two calls make one chain
       for (index_t j = 0; j < gradient.num_panels(); ++j) {
         const float* panel = dy.data() + j * panel_width;
-        add_weight_gradient<Arch>(x.data(), inputs, panel, width, first_run, gradient, j);
-        add_weight_gradient<Arch>(x.data() + first_run * inputs, inputs, panel + first_run * width,
-                                  width, tokens - first_run, gradient, j);
+        add_weight_gradient<Arch>(x.data(), inputs, panel, width, first_run, gradient, {j, j + 1});
       }
+      // The other call takes all panels.
+      add_weight_gradient<Arch>(x.data() + first_run * inputs, inputs,
+                                dy.data() + first_run * width, width, tokens - first_run, gradient,
+                                {0, gradient.num_panels()});
       index_t wrong = 0;
       for (index_t n = 0; n < outputs; ++n) {
         for (index_t k = 0; k < inputs; ++k) {
@@ -142,10 +144,11 @@ TEST_CASE("linalg/weight_gradient: bf16 takes tokens in pairs, the odd one first
         PackedMatrix<float> gradient(outputs, inputs);
         for (index_t j = 0; j < gradient.num_panels(); ++j) {
           const float* panel = right.data() + j * panel_width;
-          add_weight_gradient<Arch>(left.data(), ldx, panel, lddy, first_run, gradient, j);
-          add_weight_gradient<Arch>(left.data() + first_run * ldx, ldx, panel + first_run * lddy,
-                                    lddy, tokens - first_run, gradient, j);
+          add_weight_gradient<Arch>(left.data(), ldx, panel, lddy, first_run, gradient, {j, j + 1});
         }
+        add_weight_gradient<Arch>(left.data() + first_run * ldx, ldx,
+                                  right.data() + first_run * lddy, lddy, tokens - first_run,
+                                  gradient, {0, gradient.num_panels()});
         index_t wrong = 0, far = 0;
         for (index_t n = 0; n < outputs; ++n) {
           for (index_t k = 0; k < inputs; ++k) {

@@ -56,7 +56,7 @@ template <class Arch, std::size_t Rows, std::size_t Vectors>
                                    std::max<index_t>(columns - column_of(v), 0));
     }
   }
-  multiply_tile<Arch, float>(a, strides, b, ldb, depth, nullptr, acc);
+  multiply_tile<Arch, float>(a, strides, b, ldb, depth, FetchNothing{}, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     ROPEWALK_UNROLL
@@ -72,25 +72,10 @@ template <class Arch, std::size_t Rows>
 [[gnu::always_inline]] inline void continue_chains(const float* a, TileStrides strides,
                                                    const float* b, index_t ldb, index_t depth,
                                                    float* c, index_t ldc, index_t columns) {
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
-  const auto chains = [&]<std::size_t Vectors>(index_t first,
-                                               std::integral_constant<std::size_t, Vectors>) {
-    continue_chain_tile<Arch, Rows, Vectors>(a, strides, b + first, ldb, depth, c + first, ldc,
-                                             columns - first);
-  };
-  for (index_t first = 0; first < columns;) {
-    const index_t left = round_up(columns - first, simd::lanes);
-    if (left >= column_of(most)) {
-      chains(first, std::integral_constant<std::size_t, most>{});
-      first += column_of(most);
-    } else if (most > 2 && left >= column_of(2)) {
-      chains(first, std::integral_constant<std::size_t, std::min<std::size_t>(most, 2)>{});
-      first += column_of(2);
-    } else {
-      chains(first, std::integral_constant<std::size_t, 1>{});
-      first += column_of(1);
-    }
-  }
+  for_each_column_tile<Arch>(0, round_up(columns, simd::lanes), [&](auto vectors, index_t first) {
+    continue_chain_tile<Arch, Rows, vectors()>(a, strides, b + first, ldb, depth, c + first, ldc,
+                                               columns - first);
+  });
 }
 
 }  // namespace detail

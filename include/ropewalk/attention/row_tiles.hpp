@@ -70,31 +70,19 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
 }
 
 /// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
-/// panel: (depth / group, 64, group); scores: row stride ld; ahead: as multiply_tile()'s.
+/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is
+/// read next, fetched meanwhile.
 template <class Arch, class E, std::size_t Rows>
 [[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
                                   index_t depth, index_t columns, const E* ahead, float* scores,
                                   index_t ld) noexcept {
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
-  const auto multiply = [&]<std::size_t Vectors>(index_t c,
-                                                 std::integral_constant<std::size_t, Vectors>) {
-    Accumulators<Arch, Rows, Vectors> acc;
+  for_each_column_tile<Arch>(0, columns, [&](auto vectors, index_t c) {
+    Accumulators<Arch, Rows, vectors()> acc;
     acc.clear();
     multiply_tile<Arch, E>(queries, query_stride, panel + c * depth_group<E>, panel_width, depth,
-                           c == 0 ? ahead : nullptr, acc);
+                           FetchLines{c == 0 ? ahead : nullptr}, acc);
     acc.store(scores + c, ld);
-  };
-  index_t c = 0;
-  for (; c + column_of(most) <= columns; c += column_of(most)) {
-    multiply(c, std::integral_constant<std::size_t, most>{});
-  }
-  if constexpr (most > 2) {
-    if (c + column_of(2) <= columns) {
-      multiply(c, std::integral_constant<std::size_t, 2>{});
-      c += column_of(2);
-    }
-  }
-  for (; c < columns; c += column_of(1)) multiply(c, std::integral_constant<std::size_t, 1>{});
+  });
 }
 
 /// output = fma(output, factor of the row, weights x values) for one panel of channels. weights:
@@ -104,29 +92,22 @@ template <class Arch, class E, std::size_t Rows>
                                        index_t width, index_t depth, const float* factor,
                                        float* output, index_t output_stride) noexcept {
   using V = simd::Floats<Arch>;
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
-  const auto multiply = [&]<std::size_t Vectors>(index_t c,
-                                                 std::integral_constant<std::size_t, Vectors>) {
-    Accumulators<Arch, Rows, Vectors> acc;
+  for_each_column_tile<Arch>(0, width, [&](auto vectors, index_t c) {
+    Accumulators<Arch, Rows, vectors()> acc;
     acc.clear();
     multiply_tile<Arch, E>(weights, weight_stride, values + c * depth_group<E>, width, depth,
-                           nullptr, acc);
+                           FetchNothing{}, acc);
     ROPEWALK_UNROLL
     for (std::size_t r = 0; r < Rows; ++r) {
       float* row = output + static_cast<index_t>(r) * output_stride + c;
       const V scale(factor[r]);
       ROPEWALK_UNROLL
-      for (std::size_t v = 0; v < Vectors; ++v) {
+      for (std::size_t v = 0; v < vectors(); ++v) {
         float* o = row + column_of(v);
         fma(V::load(o), scale, acc.sum[r][v]).store(o);
       }
     }
-  };
-  index_t c = 0;
-  for (; c + column_of(most) <= width; c += column_of(most)) {
-    multiply(c, std::integral_constant<std::size_t, most>{});
-  }
-  for (; c < width; c += column_of(1)) multiply(c, std::integral_constant<std::size_t, 1>{});
+  });
 }
 
 }  // namespace detail

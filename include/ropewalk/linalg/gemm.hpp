@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <utility>
 
 #include "ropewalk/linalg/tile.hpp"
 #include "ropewalk/simd/math.hpp"
@@ -12,8 +13,9 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 
 /// Finishes elements of a row of a product: epilogue(row, column, sums) for the 16 of columns
-/// column
-/// .. column + 15, or for an array of as many vectors as a tile has, which follow each other.
+/// column .. column + 15, or for an array of as many vectors as a tile has, which follow each
+/// other. May have fetch(row, column), which asks for the memory that those 16 will go to: it is
+/// called before their sums are computed, so that no write waits for memory.
 template <class E, class Arch>
 concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>> ||
                        std::invocable < const E&,
@@ -42,7 +44,7 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   } else {
     acc.load(partial, panel_width);
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, ahead, acc);
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, FetchLines{ahead}, acc);
   acc.store(partial, panel_width);
 }
 
@@ -57,7 +59,16 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Epil
   } else {
     acc.load(partial, panel_width);
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, ahead, acc);
+  if constexpr (requires { epilogue.fetch(row, column); }) {
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        epilogue.fetch(row + static_cast<index_t>(r), column + column_of(v));
+      }
+    }
+  }
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, FetchLines{ahead}, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     const index_t at = row + static_cast<index_t>(r);
@@ -87,11 +98,10 @@ struct DepthBlock {
 
 template <class Arch, class T, class Epilogue>
 void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
   const index_t ahead_of_tile = block.depth / depth_group<T> / unrolled_steps<Arch> *
                                 static_cast<index_t>(storage_alignment / sizeof(T));
-  index_t column = 0;
-  const auto sweep = [&]<std::size_t Vectors>(std::integral_constant<std::size_t, Vectors>) {
+  for_each_column_tile<Arch>(0, block.width, [&](auto vectors, index_t column) {
+    constexpr std::size_t Vectors = vectors();
     const T* b = block.b + column * depth_group<T>;
     for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {
       constexpr std::size_t R = rows();
@@ -109,12 +119,7 @@ void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& 
                                            block.first);
       }
     });
-    column += column_of(Vectors);
-  };
-  while (column + column_of(most) <= block.width) {
-    sweep(std::integral_constant<std::size_t, most>{});
-  }
-  while (column < block.width) sweep(std::integral_constant<std::size_t, 1>{});
+  });
 }
 
 }  // namespace detail
@@ -165,6 +170,54 @@ void multiply_panel(const T* a, index_t lda, index_t rows, const T* panel, index
   }
 }
 
+/// The epilogue of a whole product, for the panel that begins at `column` and the rows from `row`.
+template <class Epilogue>
+struct PanelEpilogue {
+  const Epilogue& epilogue;
+  index_t row, column;
+
+  template <class Sums>
+  [[gnu::always_inline]] void operator()(index_t r, index_t c, Sums&& sums) const {
+    epilogue(row + r, column + c, std::forward<Sums>(sums));
+  }
+  [[gnu::always_inline]] void fetch(index_t r, index_t c) const requires
+      requires(const Epilogue& e) {
+    e.fetch(r, c);
+  }
+  { epilogue.fetch(row + r, column + c); }
+};
+
+/// Writes rows of a product, row stride ldc.
+struct StoreRows {
+  float* c;
+  index_t ldc;
+
+  template <class V>
+  [[gnu::always_inline]] void operator()(index_t row, index_t column, V sums) const {
+    sums.store(c + row * ldc + column);
+  }
+  [[gnu::always_inline]] void fetch(index_t row, index_t column) const {
+    __builtin_prefetch(c + row * ldc + column, 1, 3);
+  }
+};
+
+/// Writes rows of a product added to those of r, as a residual connection does: the sum after the
+/// last k. r and c have one row stride and may be the same.
+struct AddRows {
+  const float* r;
+  float* c;
+  index_t ldc;
+
+  template <class V>
+  [[gnu::always_inline]] void operator()(index_t row, index_t column, V sums) const {
+    const index_t at = row * ldc + column;
+    (V::load(r + at) + sums).store(c + at);
+  }
+  [[gnu::always_inline]] void fetch(index_t row, index_t column) const {
+    __builtin_prefetch(c + row * ldc + column, 1, 3);
+  }
+};
+
 /// Visits A W^T: epilogue(row, output, sums) for 16 outputs at a time. Outputs beyond w.outputs()
 /// (padding to 16) arrive as zeros, so row strides of results are padded likewise.
 template <class Arch, class T, GemmEpilogue<Arch> Epilogue>
@@ -175,12 +228,8 @@ void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T
     for (index_t j = 0; j < w.num_panels(); ++j) {
       const bool ends = j + 1 == w.num_panels();
       const T* next = !ends ? w.panel(j + 1) : first + count < rows ? w.panel(0) : nullptr;
-      multiply_panel<Arch>(
-          a + first * lda, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
-          [&](index_t row, index_t column, simd::Floats<Arch> sums) __attribute__((always_inline)) {
-            epilogue(first + row, j * panel_width + column, sums);
-          },
-          next);
+      multiply_panel<Arch>(a + first * lda, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
+                           PanelEpilogue<Epilogue>{epilogue, first, j * panel_width}, next);
     }
   }
 }
@@ -189,23 +238,15 @@ void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T
 template <class Arch, class T>
 void gemm(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w, float* c,
           index_t ldc) noexcept {
-  multiply_packed<Arch>(
-      a, lda, rows,
-      w, [=](index_t r, index_t n, simd::Floats<Arch> sums) __attribute__((always_inline)) {
-        sums.store(c + r * ldc + n);
-      });
+  multiply_packed<Arch>(a, lda, rows, w, StoreRows{c, ldc});
 }
 
-/// C += A W^T, the sum added after the last k: a residual connection.
+/// C = R + A W^T, the sum added after the last k: a residual connection. r and c: row stride ldc,
+/// may be the same.
 template <class Arch, class T>
-void gemm_add(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w, float* c,
-              index_t ldc) noexcept {
-  multiply_packed<Arch>(
-      a, lda, rows,
-      w, [=](index_t r, index_t n, simd::Floats<Arch> sums) __attribute__((always_inline)) {
-        float* out = c + r * ldc + n;
-        (simd::Floats<Arch>::load(out) + sums).store(out);
-      });
+void gemm_add(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w, const float* r,
+              float* c, index_t ldc) noexcept {
+  multiply_packed<Arch>(a, lda, rows, w, AddRows{r, c, ldc});
 }
 
 /// out = silu(A gate^T) * (A up^T), silu(g) = g / (1 + e^-g) (arXiv:2002.05202). Panels of the two

@@ -7,15 +7,37 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
+/// Rows of A and B that the caller of gemm_tn() multiplies next. They are fetched meanwhile, since
+/// a tile reads a few elements of each row, of which no processor guesses the next.
+struct NextRows {
+  const float* a = nullptr;  ///< lines of 16 elements, one after the other
+  index_t a_lines = 0;
+  const float* b = nullptr;  ///< row stride as B's, the first 64 columns
+  index_t b_rows = 0;
+};
+
 namespace detail {
 
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+/// A line of a, and 16 columns of b.
+struct FetchRows {
+  const float* a;
+  const float* b;
+  index_t ldb;
+
+  [[gnu::always_inline]] void operator()(index_t i) const {
+    __builtin_prefetch(a + i * lane_count, 0, 2);
+    __builtin_prefetch(b + i / 4 * ldb + i % 4 * lane_count, 0, 2);
+  }
+};
+
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::noinline]] void add_transposed_tile(const T* a, index_t lda, const T* b, index_t ldb,
-                                           index_t depth, float* c, index_t ldc) noexcept {
+                                           index_t depth, float* c, index_t ldc,
+                                           const Fetch& fetch) noexcept {
   Accumulators<Arch, Rows, Vectors> acc;
   acc.load(c, ldc);
-  multiply_tile<Arch, T>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth,
-                         nullptr, acc);
+  multiply_tile<Arch, T>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth, fetch,
+                         acc);
   acc.store(c, ldc);
 }
 
@@ -26,39 +48,36 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
 ///
 /// The other products of training are gemm() (activations) and gemm() with transposed(w) (gradients
 /// of activations).
-/// **Cost:** 2 * rows * columns * depth flops; A and B are not packed.
+/// **Cost:** 2 * rows * columns * depth flops; A and B are not packed, so keep depth times columns
+/// within the L1 cache.
 /// \param a (depth / group, rows, group), row stride lda elements of rows; group is depth_group<T>:
 /// for bf16, tokens 2 k and 2 k + 1 side by side, odd ends padded with zeros
 /// \param b (depth / group, columns padded to 16, group), row stride ldb
 /// \param c (rows, columns padded to 16), row stride ldc
 template <class Arch, class T>
 void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, index_t columns,
-             index_t depth, float* c, index_t ldc) noexcept {
+             index_t depth, float* c, index_t ldc, const NextRows& next = {}) noexcept {
   static_assert(std::is_same_v<simd::Multiplied<Arch, T>, T>,
                 "this instruction set multiplies floats: widen bf16 operands first");
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
   constexpr index_t group = depth_group<T>;
-  constexpr index_t block = gemm_depth<T> / 4;  // 64 columns of it are 32 KiB
-  const index_t width = round_up(columns, lane_count);
-  for (index_t n = 0; n < width; n += panel_width) {
-    const index_t end = std::min(n + panel_width, width);
-    for (index_t k = 0; k < depth; k += block) {
-      const index_t count = std::min(block, depth - k);
-      index_t column = n;
-      const auto sweep = [&]<std::size_t Vectors>(std::integral_constant<std::size_t, Vectors>) {
-        const T* from = b + k * ldb + column * group;
+  index_t fetched = 0;  // runs of unrolled steps so far
+  detail::for_each_column_tile<Arch>(
+      0, round_up(columns, lane_count), [&](auto vectors, index_t column) {
+        const T* from = b + column * group;
         detail::for_each_row_tile<Arch>(rows, [&](auto tile_rows, index_t row) {
-          detail::add_transposed_tile<Arch, T, tile_rows(), Vectors>(
-              a + k * lda + row * group, lda, from, ldb, count, c + row * ldc + column, ldc);
+          const auto add = [&](const auto& fetch) {
+            detail::add_transposed_tile<Arch, T, tile_rows(), vectors()>(
+                a + row * group, lda, from, ldb, depth, c + row * ldc + column, ldc, fetch);
+          };
+          if (fetched < next.a_lines || fetched < 4 * next.b_rows) {
+            add(detail::FetchRows{next.a + std::min(fetched, next.a_lines) * lane_count,
+                                  next.b + std::min(fetched / 4, next.b_rows) * ldb, ldb});
+          } else {
+            add(detail::FetchNothing{});
+          }
+          fetched += depth / group / detail::unrolled_steps<Arch>;
         });
-        column += detail::column_of(Vectors);
-      };
-      while (column + detail::column_of(most) <= end) {
-        sweep(std::integral_constant<std::size_t, most>{});
-      }
-      while (column < end) sweep(std::integral_constant<std::size_t, 1>{});
-    }
-  }
+      });
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -86,10 +86,24 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   }
 }
 
-/// Steps that are unrolled, where there are vectors; in each such run one line of `ahead` is
-/// fetched.
+/// Steps that are unrolled, where there are vectors.
 template <class Arch>
 inline constexpr index_t unrolled_steps = GemmTile<Arch>::rows > 4 ? 4 : 1;
+
+/// What a tile asks for on its way, because it is read soon: fetch(i) comes with the i-th run of
+/// unrolled steps.
+struct FetchNothing {
+  [[gnu::always_inline]] void operator()(index_t) const {}
+};
+/// A line after the other from `from` on; none where that is null.
+struct FetchLines {
+  const void* from;
+
+  [[gnu::always_inline]] void operator()(index_t i) const {
+    if (from == nullptr) return;
+    __builtin_prefetch(static_cast<const char*>(from) + i * index_t{storage_alignment}, 0, 2);
+  }
+};
 
 /// How the elements of A lie in memory: element (r, k) at r * row + k / depth_group * step.
 struct TileStrides {
@@ -98,18 +112,16 @@ struct TileStrides {
 };
 
 /// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc.
-/// `ahead`: memory that will be read soon, depth / unrolled_steps lines of it are fetched; or null.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::always_inline]] inline void multiply_tile(const T* a, TileStrides strides, const T* b,
-                                                 index_t ldb, index_t depth, const T* ahead,
+                                                 index_t ldb, index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
   constexpr index_t group = depth_group<T>;
-  constexpr index_t line = storage_alignment / sizeof(T);
   const index_t row = ldb * group, steps = depth / group;
   constexpr index_t unrolled = unrolled_steps<Arch>;
   index_t k = 0;
   for (; k + unrolled <= steps; k += unrolled) {
-    if (ahead != nullptr) __builtin_prefetch(ahead + k / unrolled * line, 0, 2);
+    fetch(k / unrolled);
     simd::unroll<unrolled>([&](auto u) __attribute__((always_inline)) {
       const index_t at = k + static_cast<index_t>(u());
       multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
@@ -120,11 +132,32 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   }
 }
 /// As above for A with its depth contiguous, row stride lda.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::always_inline]] inline void multiply_tile(const T* a, index_t lda, const T* b, index_t ldb,
-                                                 index_t depth, const T* ahead,
+                                                 index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
-  multiply_tile<Arch, T>(a, TileStrides{lda, depth_group<T>}, b, ldb, depth, ahead, acc);
+  multiply_tile<Arch, T>(a, TileStrides{lda, depth_group<T>}, b, ldb, depth, fetch, acc);
+}
+
+/// Calls f(integral_constant<vectors of a tile>, first column) for tiles that cover the columns
+/// from `begin` to `end`, a multiple of 16 of them: the widest first, then pairs of vectors, then
+/// one.
+template <class Arch, class F>
+[[gnu::always_inline]] inline void for_each_column_tile(index_t begin, index_t end, F&& f) {
+  constexpr std::size_t most = GemmTile<Arch>::vectors;
+  index_t column = begin;
+  for (; column + column_of(most) <= end; column += column_of(most)) {
+    f(std::integral_constant<std::size_t, most>{}, column);
+  }
+  if constexpr (most > 2) {
+    if (column + column_of(2) <= end) {
+      f(std::integral_constant<std::size_t, 2>{}, column);
+      column += column_of(2);
+    }
+  }
+  if constexpr (most > 1) {
+    if (column < end) f(std::integral_constant<std::size_t, 1>{}, column);
+  }
 }
 
 /// Calls f(integral_constant<rows of a tile>, first row) for tiles that cover [0, rows): full ones

@@ -14,6 +14,9 @@ namespace ropewalk::inline ROPEWALK_ABI {
 
 namespace detail {
 
+/// Tokens of a block of a product over tokens: 64 columns of it are 16 KiB. Free: sums go on.
+inline constexpr index_t gradient_tokens = 64;
+
 /// Tokens and columns that are put side by side in pairs at a time. Free: sums go on.
 inline constexpr index_t paired_tokens = 256, paired_columns = gemm_rows;
 
@@ -65,22 +68,42 @@ void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t ld
 
 }  // namespace detail
 
-/// dW += dY^T X for the outputs of one panel of W, where Y = X W^T: each element an fma chain over
-/// tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs of
-/// tokens, the odd one first, that start with each call (an odd last token is paired with zeros).
-/// The gradient has W's packed order, in which a panel is the plain matrix (inputs, outputs of the
-/// panel).
-/// \param x (tokens, inputs), row stride ldx
-/// \param dy (tokens, outputs of the panel padded to 16, padding zero), row stride lddy
+/// dW += dY^T X for the outputs of some panels of W, where Y = X W^T: each element an fma chain
+/// over tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs
+/// of tokens, the odd one first, that start with each call (an odd last token is paired with
+/// zeros). The gradient has W's packed order, in which a panel is the plain matrix (inputs, outputs
+/// of the panel). \param x (tokens, inputs), row stride ldx \param dy (tokens, outputs of the
+/// panels padded to 16, padding zero), row stride lddy
 template <class Arch, class T>
 void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
-                         PackedMatrix<float>& gradient, index_t panel) noexcept {
-  const index_t width = gradient.width_of_panel(panel), inputs = gradient.inputs();
+                         PackedMatrix<float>& gradient, Interval panels) noexcept {
+  const index_t inputs = gradient.inputs();
   if constexpr (std::is_same_v<T, bf16>) {
-    detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, inputs, width,
-                                      gradient.panel(panel));
+    for (index_t j = panels.begin; j < panels.end; ++j, dy += panel_width) {
+      detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, inputs,
+                                        gradient.width_of_panel(j), gradient.panel(j));
+    }
   } else {
-    gemm_tn<Arch>(x, ldx, dy, lddy, inputs, width, tokens, gradient.panel(panel), width);
+    // All panels read a block of tokens before the next one, which is fetched meanwhile, by each
+    // panel a part of x and its own columns of dy.
+    for (index_t first = 0; first < tokens; first += detail::gradient_tokens) {
+      const index_t count = std::min(detail::gradient_tokens, tokens - first);
+      const index_t rows = std::min(detail::gradient_tokens, tokens - first - count);
+      const index_t lines = rows * ldx / lane_count / panels.size();
+      for (index_t j = 0; j < panels.size(); ++j) {
+        const index_t width = gradient.width_of_panel(panels.begin + j);
+        const float* const from = dy + first * lddy + j * panel_width;
+        NextRows next;
+        if (rows > 0) {
+          next = {.a = x + (first + count) * ldx + j * lines * lane_count,
+                  .a_lines = lines,
+                  .b = from + count * lddy,
+                  .b_rows = rows};
+        }
+        gemm_tn<Arch>(x + first * ldx, ldx, from, lddy, inputs, width, count,
+                      gradient.panel(panels.begin + j), width, next);
+      }
+    }
   }
 }
 
@@ -89,18 +112,14 @@ void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy,
 template <class Arch, class T>
 void gemm_add_inputs(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w,
                      Interval inputs, float* c, index_t ldc) noexcept {
-  using V = simd::Floats<Arch>;
+  const AddRows add{c, c, ldc};
   for (index_t first = 0; first < rows; first += gemm_rows) {
     const index_t count = std::min(gemm_rows, rows - first);
     for (index_t j = 0; j < w.num_panels(); ++j) {
       const index_t width = w.width_of_panel(j);
-      multiply_panel<Arch>(
-          a + first * lda, lda, count, w.panel(j) + inputs.begin * width, width,
-          round_up(inputs.size(), depth_group<T>),
-          [&](index_t row, index_t column, V sums) __attribute__((always_inline)) {
-            float* out = c + (first + row) * ldc + j * panel_width + column;
-            (V::load(out) + sums).store(out);
-          });
+      multiply_panel<Arch>(a + first * lda, lda, count, w.panel(j) + inputs.begin * width, width,
+                           round_up(inputs.size(), depth_group<T>),
+                           PanelEpilogue<AddRows>{add, first, j * panel_width});
     }
   }
 }

@@ -146,7 +146,7 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
   float* hidden = b.hidden + rows.begin * b.hidden_stride;
   const auto& attended = b.branches[0].queries;  // attention's output took their place
   kernels.multiply_add(&attended(rows.begin, 0, 0), attended.stride(0), count, layer.o_proj, hidden,
-                       b.hidden_stride);
+                       hidden, b.hidden_stride);
   T* normed = reinterpret_cast<T*>(scratch);
   T* fed = reinterpret_cast<T*>(scratch + token_tile * b.hidden_stride);
   const index_t stride = spread_stride(c.intermediate_size);
@@ -155,7 +155,7 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
                   b.hidden_stride);
   kernels.multiply_swiglu(normed, b.hidden_stride, count, layer.gate_proj, layer.up_proj, fed,
                           stride);
-  kernels.multiply_add(fed, stride, count, layer.down_proj, hidden, b.hidden_stride);
+  kernels.multiply_add(fed, stride, count, layer.down_proj, hidden, hidden, b.hidden_stride);
 }
 
 /// Final norm of a token, in the units of the head's base-2 softmax.
@@ -313,10 +313,11 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
       panels = rotated;
     }
     const auto& queries = b.branches[0].queries;
-    const AttentionCall<T> call{.branches = b.branches,
-                                .plan = plan.blocks,
-                                .output = {const_cast<T*>(queries.data()), queries.extents()},
-                                .lse = {}};
+    const AttentionCall<T> call{
+        .branches = b.branches,
+        .plan = plan.blocks,
+        .output = {const_cast<T*>(queries.data()), queries.extents(), queries.strides()},
+        .lse = {}};
     const auto blocks = static_cast<index_t>(plan.blocks->query_blocks.size());
     for_each_dealt(executor, blocks * c.num_key_value_heads, [&](index_t task, index_t worker) {
       // Later query blocks of a causal mask see more keys: longest first.

@@ -78,12 +78,17 @@ class GradientPass {
       return {static_cast<T*>(rounded), ld};
     }
   }
-  /// y = x W^T, or y += x W^T, of rows of floats. rounded: memory for them as operands.
-  void multiply(decltype(TrainingKernels<T>::multiply) product, const float* x, index_t ldx,
-                index_t rows, const PackedMatrix<T>& w, float* y, index_t ldy,
-                float* rounded) const {
+  /// y = x W^T of rows of floats. rounded: memory for them as operands.
+  void multiply(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w, float* y,
+                index_t ldy, float* rounded) const {
     const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
-    product(taken.data, taken.ld, rows, w, y, ldy);
+    kernels_.multiply(taken.data, taken.ld, rows, w, y, ldy);
+  }
+  /// y = r + x W^T; r has y's row stride, and may be y.
+  void add_product(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w,
+                   const float* r, float* y, index_t ldy, float* rounded) const {
+    const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
+    kernels_.multiply_add(taken.data, taken.ld, rows, w, r, y, ldy);
   }
   /// f(rows, worker) for tiles of `count` rows.
   template <class F>
@@ -127,12 +132,11 @@ class GradientPass {
                         ? b_.layers[static_cast<std::size_t>(l) + 1].projected.hidden
                         : b_.last_hidden;
     for_each_tile(tokens_, [&](Interval rows, index_t worker) {
-      const index_t first = rows.begin * b_.hidden_stride, size = rows.size() * b_.hidden_stride;
+      const index_t first = rows.begin * b_.hidden_stride;
       const index_t count = rows.size();
       float* middle = a.middle + first;
-      std::copy_n(a.projected.hidden + first, size, middle);
-      multiply(kernels_.multiply_add, a.attended + rows.begin * b_.heads_stride, b_.heads_stride,
-               count, layer.o_proj, middle, b_.hidden_stride, scratch(worker));
+      add_product(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count, layer.o_proj,
+                  a.projected.hidden + first, middle, b_.hidden_stride, scratch(worker));
       T* normed = reinterpret_cast<T*>(scratch(worker));
       T* fed = reinterpret_cast<T*>(scratch(worker) + token_tile * b_.hidden_stride);
       float* gate = a.gate + rows.begin * b_.fed_stride;
@@ -142,8 +146,7 @@ class GradientPass {
       kernels_.multiply(normed, b_.hidden_stride, count, layer.gate_proj, gate, b_.fed_stride);
       kernels_.multiply(normed, b_.hidden_stride, count, layer.up_proj, up, b_.fed_stride);
       kernels_.swiglu(gate, up, b_.fed_stride, count, c_.intermediate_size, fed, b_.fed_stride);
-      std::copy_n(middle, size, output + first);
-      kernels_.multiply_add(fed, b_.fed_stride, count, layer.down_proj, output + first,
+      kernels_.multiply_add(fed, b_.fed_stride, count, layer.down_proj, middle, output + first,
                             b_.hidden_stride);
     });
   }
@@ -191,14 +194,10 @@ class GradientPass {
                                      b_.d_normed + rows.begin * stride, stride);
       });
       const index_t panels = (chunk.size() + panel_width - 1) / panel_width;
-      for_each_dealt(executor_, panels, [&](index_t j, index_t) {
-        add_panel_gradient({.x = {b_.normed, stride},
-                            .dy = b_.d_logits + j * panel_width,
-                            .lddy = b_.logits_stride,
-                            .gradient = &d_head,
-                            .panel = first / panel_width + j},
-                           scored_runs_);
-      });
+      tasks_.clear();
+      add_tasks({b_.normed, stride}, b_.d_logits, b_.logits_stride, d_head,
+                {first / panel_width, first / panel_width + panels});
+      add_weight_gradients(scored_runs_);
     }
     std::fill_n(b_.d_hidden, tokens_ * stride, 0.0f);
     for_each_tile(scored_, [&](Interval rows, index_t) {
@@ -233,7 +232,7 @@ class GradientPass {
     add_tasks(normed, a.gate, b_.fed_stride, d_layer.gate_proj);
     add_tasks(normed, a.up, b_.fed_stride, d_layer.up_proj);
     add_tasks(attended_operand(a), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
-    add_weight_gradients();
+    add_weight_gradients(token_runs_);
     add_norm_gradient(a.middle, tokens_, d_layer.post_attention_layernorm);
     attention_gradient(l, a);
     for_each_tile(tokens_, [&](Interval rows, index_t worker) {
@@ -243,7 +242,7 @@ class GradientPass {
     add_tasks(normed, b_.d_queries[0], b_.heads_stride, d_layer.q_proj);
     add_tasks(normed, b_.d_keys[0], b_.key_heads_stride, d_layer.k_proj);
     add_tasks(normed, b_.d_values, b_.key_heads_stride, d_layer.v_proj);
-    add_weight_gradients();
+    add_weight_gradients(token_runs_);
     add_norm_gradient(a.projected.hidden, tokens_, d_layer.input_layernorm);
   }
 
@@ -267,19 +266,17 @@ class GradientPass {
     float* d_fed = rounded + token_tile * stride;
     kernels_.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
                      b_.normed + at, stride);
-    multiply(kernels_.multiply, b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride,
-             rounded);
+    multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride, rounded);
     kernels_.swiglu_gradient(a.gate + fed_at, a.up + fed_at, b_.fed_stride, count,
                              c_.intermediate_size, d_fed, b_.fed_stride, b_.fed + fed_at,
                              b_.fed_stride);
-    multiply(kernels_.multiply, a.gate + fed_at, b_.fed_stride, count, w.gate_proj,
-             b_.d_normed + at, stride, d_fed);
-    multiply(kernels_.multiply_add, a.up + fed_at, b_.fed_stride, count, w.up_proj,
-             b_.d_normed + at, stride, d_fed);
+    multiply(a.gate + fed_at, b_.fed_stride, count, w.gate_proj, b_.d_normed + at, stride, d_fed);
+    add_product(a.up + fed_at, b_.fed_stride, count, w.up_proj, b_.d_normed + at, b_.d_normed + at,
+                stride, d_fed);
     kernels_.rmsnorm_gradient(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
                               b_.d_normed + at, stride, b_.d_hidden + at, stride, b_.d_middle + at,
                               stride, b_.inverse_rms + rows.begin);
-    multiply(kernels_.multiply, b_.d_middle + at, stride, count, w.o_proj,
+    multiply(b_.d_middle + at, stride, count, w.o_proj,
              b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride, rounded);
     if constexpr (!std::is_same_v<T, float>) {
       operand(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count, c_.query_size(),
@@ -372,12 +369,12 @@ class GradientPass {
     }
     const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
     const index_t key_at = rows.begin * b_.key_heads_stride;
-    multiply(kernels_.multiply, b_.d_queries[0] + rows.begin * b_.heads_stride, b_.heads_stride,
-             count, w.q_proj, b_.d_normed + at, stride, rounded);
-    multiply(kernels_.multiply_add, b_.d_keys[0] + key_at, b_.key_heads_stride, count, w.k_proj,
+    multiply(b_.d_queries[0] + rows.begin * b_.heads_stride, b_.heads_stride, count, w.q_proj,
              b_.d_normed + at, stride, rounded);
-    multiply(kernels_.multiply_add, b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj,
-             b_.d_normed + at, stride, rounded);
+    add_product(b_.d_keys[0] + key_at, b_.key_heads_stride, count, w.k_proj, b_.d_normed + at,
+                b_.d_normed + at, stride, rounded);
+    add_product(b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj, b_.d_normed + at,
+                b_.d_normed + at, stride, rounded);
     const float* norm = model_.weights.layers[static_cast<std::size_t>(l)].input_layernorm.data();
     kernels_.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
                      1.0f, b_.normed + at, stride);
@@ -386,22 +383,31 @@ class GradientPass {
                               b_.d_hidden + at, stride, b_.inverse_rms + rows.begin);
   }
 
-  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient) {
-    for (index_t j = 0; j < gradient.num_panels(); ++j) {
-      tasks_.push_back({x, dy + j * panel_width, lddy, &gradient, j});
+  /// dy: (tokens, outputs of the panels)
+  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient,
+                 Interval panels) {
+    for (index_t j = panels.begin; j < panels.end; j += task_panels) {
+      tasks_.push_back({x,
+                        dy + (j - panels.begin) * panel_width,
+                        lddy,
+                        &gradient,
+                        {j, std::min(j + task_panels, panels.end)}});
     }
   }
-  void add_weight_gradients() {
+  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient) {
+    add_tasks(x, dy, lddy, gradient, {0, gradient.num_panels()});
+  }
+  /// Of all tasks, and of some runs of tokens.
+  void add_weight_gradients(std::span<const Interval> runs) {
     std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask<T>::cost);
     for_each_dealt(executor_, static_cast<index_t>(tasks_.size()), [&](index_t i, index_t) {
-      add_panel_gradient(tasks_[static_cast<std::size_t>(i)], token_runs_);
+      const WeightGradientTask<T>& t = tasks_[static_cast<std::size_t>(i)];
+      for (const Interval& run : runs) {
+        kernels_.add_weight_gradient(t.x.data + run.begin * t.x.ld, t.x.ld,
+                                     t.dy + run.begin * t.lddy, t.lddy, run.size(), *t.gradient,
+                                     t.panels);
+      }
     });
-  }
-  void add_panel_gradient(const WeightGradientTask<T>& t, std::span<const Interval> runs) const {
-    for (const Interval& run : runs) {
-      kernels_.add_weight_gradient(t.x.data + run.begin * t.x.ld, t.x.ld, t.dy + run.begin * t.lddy,
-                                   t.lddy, run.size(), *t.gradient, t.panel);
-    }
   }
 
   /// Rows of d_hidden, those of a token added up in the batch's order by one worker.

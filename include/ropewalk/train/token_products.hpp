@@ -3,6 +3,7 @@
 /// \file
 /// Operands of a pass of training, and the tasks and runs of rows of its products over tokens.
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -18,16 +19,19 @@ struct OperandRows {
   index_t ld;
 };
 
-/// dW += dY^T X of one panel of a matrix, as a task.
+/// Panels of a gradient that a task takes: what they have in common is read once.
+inline constexpr index_t task_panels = 2;
+
+/// dW += dY^T X of some panels of a matrix, as a task.
 template <class T>
 struct WeightGradientTask {
   OperandRows<T> x;
-  const float* dy;  // of the whole matrix
+  const float* dy;  // of the panels
   index_t lddy;
   PackedMatrix<float>* gradient;
-  index_t panel;
+  Interval panels;
 
-  index_t cost() const { return gradient->inputs() * gradient->width_of_panel(panel); }
+  index_t cost() const { return gradient->inputs() * panels.size(); }
 };
 
 /// Runs of rows that sums over tokens take at once, given how many rows there are up to the end of
