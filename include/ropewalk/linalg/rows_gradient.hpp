@@ -3,6 +3,7 @@
 /// \file
 /// Gradients of a Llama's row operations: RMSNorm and SwiGLU's product.
 
+#include <algorithm>
 #include <cmath>
 
 #include "ropewalk/linalg/rows.hpp"
@@ -54,14 +55,28 @@ void norm_weight_gradient(const float* x, index_t ldx, const float* dy, index_t 
                           const float* inverse_rms, index_t rows, Interval columns,
                           float* gradient) noexcept {
   using V = simd::Floats<Arch>;
-  for (index_t c = columns.begin; c < columns.end; c += simd::lanes) {
-    const index_t count = columns.end - c;
-    V sum = V::load_part(gradient + c, count);
+  // Several chains side by side hide each other's latency and read whole stretches of rows.
+  constexpr index_t chains = 4;
+  for (index_t c = columns.begin; c < columns.end; c += chains * simd::lanes) {
+    V sum[chains];
+    const auto for_each_chain = [&](auto f) __attribute__((always_inline)) {
+      ROPEWALK_UNROLL
+      for (index_t i = 0; i < chains; ++i) {
+        const index_t at = c + i * simd::lanes;
+        f(sum[i], at, std::max<index_t>(columns.end - at, 0));
+      }
+    };
+    for_each_chain([&](V & s, index_t at, index_t count)
+                       __attribute__((always_inline)) { s = V::load_part(gradient + at, count); });
     for (index_t r = 0; r < rows; ++r) {
-      const V normed = V::load_part(x + r * ldx + c, count) * V(inverse_rms[r]);
-      sum = fma(V::load_part(dy + r * lddy + c, count), normed, sum);
+      const V scale(inverse_rms[r]);
+      for_each_chain([&](V & s, index_t at, index_t count) __attribute__((always_inline)) {
+        const V normed = V::load_part(x + r * ldx + at, count) * scale;
+        s = fma(V::load_part(dy + r * lddy + at, count), normed, s);
+      });
     }
-    sum.store_part(gradient + c, count);
+    for_each_chain([&](V & s, index_t at, index_t count)
+                       __attribute__((always_inline)) { s.store_part(gradient + at, count); });
   }
 }
 

@@ -199,7 +199,9 @@ class GradientPass {
                 {first / panel_width, first / panel_width + panels});
       add_weight_gradients(scored_runs_);
     }
-    std::fill_n(b_.d_hidden, tokens_ * stride, 0.0f);
+    for_each_tile(tokens_, [&](Interval rows, index_t) {
+      std::fill_n(b_.d_hidden + rows.begin * stride, rows.size() * stride, 0.0f);
+    });
     for_each_tile(scored_, [&](Interval rows, index_t) {
       for (index_t r = rows.begin; r < rows.end; ++r) {
         float* d = b_.d_hidden + b_.scored[r] * stride;
@@ -212,11 +214,11 @@ class GradientPass {
   }
 
   void add_norm_gradient(const float* x, index_t rows, Buffer<float>& gradient) const {
-    const index_t blocks = (c_.hidden_size + lane_count - 1) / lane_count;
+    const index_t blocks = (c_.hidden_size + panel_width - 1) / panel_width;
     for_each_in_runs(executor_, blocks, [&](index_t i, index_t) {
       kernels_.norm_weight_gradient(
           x, b_.hidden_stride, b_.d_normed, b_.hidden_stride, b_.inverse_rms, rows,
-          {i * lane_count, std::min((i + 1) * lane_count, c_.hidden_size)}, gradient.data());
+          {i * panel_width, std::min((i + 1) * panel_width, c_.hidden_size)}, gradient.data());
     });
   }
 
