@@ -10,6 +10,7 @@
 #include "embedded_model.hpp"
 #include "kernels.hpp"
 #include "output.hpp"
+#include "train_state.hpp"
 
 namespace cli {
 
@@ -34,6 +35,13 @@ index_t thread_count(const ModelOptions& options) {
 /// A checkpoint's path, or the name of the embedded one.
 template <class T>
 CheckpointOf<T> load_named(const std::string& name) {
+  if (file_exists(name + "/" + train_state_name) && !file_exists(name + "/config.json")) {
+    fail({.kind = ErrorClass::state,
+          .file = name,
+          .found = "a training run that has not ended",
+          .expected = "a checkpoint",
+          .fix = "Give the run's command again: it goes on where it was stopped"});
+  }
   return name == embedded_name ? load_embedded<T>() : load_checkpoint<T>(name);
 }
 
@@ -126,7 +134,8 @@ AnyTokenizer LoadedModel::open_tokenizer() const {
   if (tokenizer_path.empty()) {
     fail_usage("--tokenizer", "nothing, and " + path + " brings none",
                "the tokenizer that the model was trained with",
-               "Add --tokenizer FILE, or give token ids with --tokens");
+               "Add --tokenizer FILE (`bytes` for a model of UTF-8 bytes), or give token ids with "
+               "--tokens");
   }
   AnyTokenizer tokenizer = ropewalk::open_tokenizer(tokenizer_path, tokenizer_options);
   check_vocab_size(tokenizer.vocab_size(), tokenizer_path, config().vocab_size, path);

@@ -44,9 +44,15 @@ Value list_value(const JsonView& v) {
   return reals;
 }
 
-/// A field for messages; long lists are cut.
-std::string shown(const std::string& json) {
-  return json.size() <= 100 ? json : json.substr(0, 100) + "...";
+/// A field for messages; a long one is cut to what surrounds its first difference from `other`.
+std::string shown(const std::string& json, const std::string& other) {
+  constexpr std::size_t most = 100, before = 30;
+  if (json.size() <= most) return json;
+  const auto differs = std::mismatch(json.begin(), json.end(), other.begin(), other.end()).first;
+  const auto at = static_cast<std::size_t>(differs - json.begin());
+  const std::size_t begin = std::min(at - std::min(at, before), json.size() - most);
+  return (begin > 0 ? "..." : "") + json.substr(begin, most) +
+         (begin + most < json.size() ? "..." : "");
 }
 
 }  // namespace
@@ -88,7 +94,8 @@ void compare_manifest(const std::string& folder, const Row& configuration) {
   std::vector<std::string> changed;
   const auto note = [&changed](const std::string& key, const std::string& then,
                                const std::string& now) {
-    changed.push_back(fmt::format("{} (there {}, now {})", key, shown(then), shown(now)));
+    changed.push_back(
+        fmt::format("{} (there {}, now {})", key, shown(then, now), shown(now, then)));
   };
   for (const auto& [key, value] : configuration) {
     const Json* found = there.value().find(key);

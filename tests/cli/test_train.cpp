@@ -170,12 +170,18 @@ TEST_CASE("cli/train: SIGTERM keeps what was learnt, another configuration is re
   const Outcome stopped = program.wait();
   CHECK(stopped.exit_code == 143);
   CHECK(stopped.err.find("stopped after step") != std::string::npos);
+  const Outcome early =
+      run_program(folder, {"sweep", "--model", "run", "--synthetic", "--lengths", "32"});
+  CHECK(early.exit_code == 6);
+  CHECK(early.err.find("a training run that has not ended") != std::string::npos);
 
   std::vector<std::string> other = first;
   other[8] = "32K";
   const Outcome refused = run_program(folder, other);
   CHECK(refused.exit_code == 6);
   CHECK(refused.err.find("stages") != std::string::npos);
+  CHECK(refused.err.find("65536") != std::string::npos);  // what differs is shown, however far on
+  CHECK(refused.err.find("32768") != std::string::npos);
 }
 
 TEST_CASE("cli/train: continued at another base and length, in stages, on text") {

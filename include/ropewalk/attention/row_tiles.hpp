@@ -93,7 +93,8 @@ template <class Arch, class E, std::size_t Rows>
                                        float* output, index_t output_stride) noexcept {
   using V = simd::Floats<Arch>;
   for_each_column_tile<Arch>(0, width, [&](auto vectors, index_t c) {
-    Accumulators<Arch, Rows, vectors()> acc;
+    constexpr std::size_t Vectors = vectors();
+    Accumulators<Arch, Rows, Vectors> acc;
     acc.clear();
     multiply_tile<Arch, E>(weights, weight_stride, values + c * depth_group<E>, width, depth,
                            FetchNothing{}, acc);
@@ -102,7 +103,7 @@ template <class Arch, class E, std::size_t Rows>
       float* row = output + static_cast<index_t>(r) * output_stride + c;
       const V scale(factor[r]);
       ROPEWALK_UNROLL
-      for (std::size_t v = 0; v < vectors(); ++v) {
+      for (std::size_t v = 0; v < Vectors; ++v) {
         float* o = row + column_of(v);
         fma(V::load(o), scale, acc.sum[r][v]).store(o);
       }
