@@ -68,6 +68,9 @@ void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t ld
 
 }  // namespace detail
 
+/// Panels that a task of add_weight_gradient() had best take: they share what is read of x. Free.
+inline constexpr index_t gradient_panels = 2;
+
 /// dW += dY^T X for the outputs of some panels of W, where Y = X W^T: each element an fma chain
 /// over tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs
 /// of tokens, the odd one first, that start with each call (an odd last token is paired with

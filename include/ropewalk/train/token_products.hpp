@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// Operands of a pass of training, and the tasks and runs of rows of its products over tokens.
+/// The products of a pass of training: their operands, tiles, tasks and runs of rows.
 
 #include <algorithm>
+#include <functional>
 #include <span>
 #include <vector>
 
-#include "ropewalk/core/tensor_view.hpp"
-#include "ropewalk/linalg/packed_matrix.hpp"
+#include "ropewalk/core/executor.hpp"
+#include "ropewalk/model/forward_buffers.hpp"
+#include "ropewalk/train/training_kernels.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI::detail {
 
@@ -18,9 +20,6 @@ struct OperandRows {
   const T* data;
   index_t ld;
 };
-
-/// Panels of a gradient that a task takes: what they have in common is read once.
-inline constexpr index_t task_panels = 2;
 
 /// dW += dY^T X of some panels of a matrix, as a task.
 template <class T>
@@ -49,5 +48,80 @@ std::vector<Interval> runs_of_pairs(std::span<const index_t> ends) {
   }
   return runs;
 }
+
+/// Products over the tokens of a batch, by tiles of tokens or as tasks of gradients. Operands of
+/// floats are rounded to T first.
+template <class T>
+class TokenProducts {
+ public:
+  TokenProducts(const TrainingKernels<T>& kernels, const Executor& executor)
+      : kernels_(kernels), executor_(executor) {}
+
+  /// Rows of floats as a product takes them: themselves, or rounded to T, in `rounded` with rows
+  /// as spread_stride().
+  OperandRows<T> operand(const float* x, index_t ldx, index_t rows, index_t size,
+                         [[maybe_unused]] void* rounded) const {
+    if constexpr (std::is_same_v<T, float>) {
+      return {x, ldx};
+    } else {
+      const index_t ld = spread_stride(size);
+      kernels_.round_rows(x, ldx, rows, size, static_cast<T*>(rounded), ld);
+      return {static_cast<T*>(rounded), ld};
+    }
+  }
+  /// y = x W^T of rows of floats. rounded: memory for them as operands.
+  void multiply(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w, float* y,
+                index_t ldy, float* rounded) const {
+    const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
+    kernels_.multiply(taken.data, taken.ld, rows, w, y, ldy);
+  }
+  /// y = r + x W^T; r has y's row stride, and may be y.
+  void add_product(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w,
+                   const float* r, float* y, index_t ldy, float* rounded) const {
+    const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
+    kernels_.multiply_add(taken.data, taken.ld, rows, w, r, y, ldy);
+  }
+  /// f(rows, worker) for tiles of `count` rows.
+  template <class F>
+  void for_each_tile(index_t count, F&& f) const {
+    const index_t size = balanced_tile(count, executor_.workers());
+    for_each_in_runs(executor_, (count + size - 1) / size, [&](index_t tile, index_t worker) {
+      f(Interval{tile * size, std::min(count, (tile + 1) * size)}, worker);
+    });
+  }
+
+  /// dy: (tokens, outputs of the panels)
+  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient,
+                 Interval panels) {
+    for (index_t j = panels.begin; j < panels.end; j += gradient_panels) {
+      tasks_.push_back({x,
+                        dy + (j - panels.begin) * panel_width,
+                        lddy,
+                        &gradient,
+                        {j, std::min(j + gradient_panels, panels.end)}});
+    }
+  }
+  void add_tasks(OperandRows<T> x, const float* dy, index_t lddy, PackedMatrix<float>& gradient) {
+    add_tasks(x, dy, lddy, gradient, {0, gradient.num_panels()});
+  }
+  /// Does the tasks over some runs of tokens, the longest first.
+  void add_weight_gradients(std::span<const Interval> runs) {
+    std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask<T>::cost);
+    for_each_dealt(executor_, static_cast<index_t>(tasks_.size()), [&](index_t i, index_t) {
+      const WeightGradientTask<T>& t = tasks_[static_cast<std::size_t>(i)];
+      for (const Interval& run : runs) {
+        kernels_.add_weight_gradient(t.x.data + run.begin * t.x.ld, t.x.ld,
+                                     t.dy + run.begin * t.lddy, t.lddy, run.size(), *t.gradient,
+                                     t.panels);
+      }
+    });
+    tasks_.clear();
+  }
+
+ private:
+  const TrainingKernels<T>& kernels_;
+  const Executor& executor_;
+  std::vector<WeightGradientTask<T>> tasks_;
+};
 
 }  // namespace ropewalk::inline ROPEWALK_ABI::detail
