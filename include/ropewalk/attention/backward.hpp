@@ -72,7 +72,7 @@ template <class Arch, std::size_t Rows>
 [[gnu::always_inline]] inline void continue_chains(const float* a, TileStrides strides,
                                                    const float* b, index_t ldb, index_t depth,
                                                    float* c, index_t ldc, index_t columns) {
-  for_each_column_tile<Arch>(0, round_up(columns, simd::lanes), [&](auto vectors, index_t first) {
+  for_each_column_tile<Arch>(round_up(columns, simd::lanes), [&](auto vectors, index_t first) {
     continue_chain_tile<Arch, Rows, vectors()>(a, strides, b + first, ldb, depth, c + first, ldc,
                                                columns - first);
   });

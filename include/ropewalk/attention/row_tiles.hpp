@@ -70,13 +70,13 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
 }
 
 /// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
-/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is
-/// read next, fetched meanwhile.
+/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is read
+/// next, fetched meanwhile; or null.
 template <class Arch, class E, std::size_t Rows>
 [[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
                                   index_t depth, index_t columns, const E* ahead, float* scores,
                                   index_t ld) noexcept {
-  for_each_column_tile<Arch>(0, columns, [&](auto vectors, index_t c) {
+  for_each_column_tile<Arch>(columns, [&](auto vectors, index_t c) {
     Accumulators<Arch, Rows, vectors()> acc;
     acc.clear();
     multiply_tile<Arch, E>(queries, query_stride, panel + c * depth_group<E>, panel_width, depth,
@@ -92,7 +92,7 @@ template <class Arch, class E, std::size_t Rows>
                                        index_t width, index_t depth, const float* factor,
                                        float* output, index_t output_stride) noexcept {
   using V = simd::Floats<Arch>;
-  for_each_column_tile<Arch>(0, width, [&](auto vectors, index_t c) {
+  for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
     constexpr std::size_t Vectors = vectors();
     Accumulators<Arch, Rows, Vectors> acc;
     acc.clear();

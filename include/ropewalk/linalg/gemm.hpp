@@ -100,7 +100,7 @@ template <class Arch, class T, class Epilogue>
 void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
   const index_t ahead_of_tile = block.depth / depth_group<T> / unrolled_steps<Arch> *
                                 static_cast<index_t>(storage_alignment / sizeof(T));
-  for_each_column_tile<Arch>(0, block.width, [&](auto vectors, index_t column) {
+  for_each_column_tile<Arch>(block.width, [&](auto vectors, index_t column) {
     constexpr std::size_t Vectors = vectors();
     const T* b = block.b + column * depth_group<T>;
     for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {

@@ -62,7 +62,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
   constexpr index_t group = depth_group<T>;
   index_t fetched = 0;  // runs of unrolled steps so far
   detail::for_each_column_tile<Arch>(
-      0, round_up(columns, lane_count), [&](auto vectors, index_t column) {
+      round_up(columns, lane_count), [&](auto vectors, index_t column) {
         const T* from = b + column * group;
         detail::for_each_row_tile<Arch>(rows, [&](auto tile_rows, index_t row) {
           const auto add = [&](const auto& fetch) {

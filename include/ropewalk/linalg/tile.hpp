@@ -139,24 +139,23 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
   multiply_tile<Arch, T>(a, TileStrides{lda, depth_group<T>}, b, ldb, depth, fetch, acc);
 }
 
-/// Calls f(integral_constant<vectors of a tile>, first column) for tiles that cover the columns
-/// from `begin` to `end`, a multiple of 16 of them: the widest first, then pairs of vectors, then
-/// one.
+/// Calls f(integral_constant<vectors of a tile>, first column) for tiles that cover [0, columns), a
+/// multiple of 16: the widest first, then pairs of vectors, then one.
 template <class Arch, class F>
-[[gnu::always_inline]] inline void for_each_column_tile(index_t begin, index_t end, F&& f) {
+[[gnu::always_inline]] inline void for_each_column_tile(index_t columns, F&& f) {
   constexpr std::size_t most = GemmTile<Arch>::vectors;
-  index_t column = begin;
-  for (; column + column_of(most) <= end; column += column_of(most)) {
+  index_t column = 0;
+  for (; column + column_of(most) <= columns; column += column_of(most)) {
     f(std::integral_constant<std::size_t, most>{}, column);
   }
   if constexpr (most > 2) {
-    if (column + column_of(2) <= end) {
+    if (column + column_of(2) <= columns) {
       f(std::integral_constant<std::size_t, 2>{}, column);
       column += column_of(2);
     }
   }
   if constexpr (most > 1) {
-    if (column < end) f(std::integral_constant<std::size_t, 1>{}, column);
+    if (column < columns) f(std::integral_constant<std::size_t, 1>{}, column);
   }
 }
 

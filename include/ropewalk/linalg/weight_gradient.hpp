@@ -75,8 +75,9 @@ inline constexpr index_t gradient_panels = 2;
 /// over tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs
 /// of tokens, the odd one first, that start with each call (an odd last token is paired with
 /// zeros). The gradient has W's packed order, in which a panel is the plain matrix (inputs, outputs
-/// of the panel). \param x (tokens, inputs), row stride ldx \param dy (tokens, outputs of the
-/// panels padded to 16, padding zero), row stride lddy
+/// of the panel).
+/// \param x (tokens, inputs), row stride ldx
+/// \param dy (tokens, outputs of the panels padded to 16, padding zero), row stride lddy
 template <class Arch, class T>
 void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
                          PackedMatrix<float>& gradient, Interval panels) noexcept {
