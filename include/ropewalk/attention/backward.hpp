@@ -48,6 +48,11 @@ template <class Arch, std::size_t Rows, std::size_t Vectors>
                                            index_t columns) noexcept {
   using V = simd::Floats<Arch>;
   Accumulators<Arch, Rows, Vectors> acc;
+  if (columns >= column_of(Vectors)) {
+    acc.load(c, ldc);
+    multiply_tile<Arch, float>(a, strides, b, ldb, depth, FetchNothing{}, acc);
+    return acc.store(c, ldc);
+  }
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     ROPEWALK_UNROLL
@@ -72,10 +77,12 @@ template <class Arch, std::size_t Rows>
 [[gnu::always_inline]] inline void continue_chains(const float* a, TileStrides strides,
                                                    const float* b, index_t ldb, index_t depth,
                                                    float* c, index_t ldc, index_t columns) {
-  for_each_column_tile<Arch>(round_up(columns, simd::lanes), [&](auto vectors, index_t first) {
-    continue_chain_tile<Arch, Rows, vectors()>(a, strides, b + first, ldb, depth, c + first, ldc,
-                                               columns - first);
-  });
+  for_each_column_tile<Arch>(
+      round_up(columns, simd::lanes), [&](auto vectors,
+                                          index_t first) __attribute__((always_inline)) {
+        continue_chain_tile<Arch, Rows, vectors()>(a, strides, b + first, ldb, depth, c + first,
+                                                   ldc, columns - first);
+      });
 }
 
 }  // namespace detail
@@ -231,7 +238,7 @@ class BackwardPass {
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
         with_rows<Arch>(tile, [&](auto tile_rows) {
-          score_tile<Arch, float, tile_rows()>(
+          score_panel<Arch, float, tile_rows()>(
               rows + tile.row * padded_, padded_, panel, head_dim_, columns, nullptr,
               scores + tile.row * backward_stride + c, backward_stride);
         });

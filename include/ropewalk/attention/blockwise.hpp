@@ -140,12 +140,6 @@ class AttentionPass {
   }
 
  private:
-  /// Elements that multiply_tile() fetches ahead on its way along the depth.
-  static constexpr index_t lines_ahead(index_t depth) {
-    return depth / group / unrolled_steps<Arch> *
-           static_cast<index_t>(storage_alignment / sizeof(E));
-  }
-
   /// Row tiles that see some of the keys.
   void find_tiles(const KeyRange& range, Interval keys) {
     num_tiles_ = 0;
@@ -174,6 +168,9 @@ class AttentionPass {
   }
 
   void score(const E* queries, index_t stride, const E* keys, index_t depth) {
+    const index_t num_keys =
+        plan_.segments[static_cast<std::size_t>(rows_.task.segment)].num_keys();
+    const bool streams = 2 * num_keys * depth * static_cast<index_t>(sizeof(E)) > kept_bytes;
     index_t end = 0;
     for (index_t i = 0; i < num_tiles_; ++i) end = std::max(end, tiles_[i].seen.end);
     for (index_t c = 0; c < end; c += panel_width, keys += panel_width * depth) {
@@ -182,10 +179,11 @@ class AttentionPass {
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
         // The next panel, a part of it during each tile.
-        const E* ahead = keys + panel_width * depth + i * lines_ahead(depth);
+        const E* ahead =
+            streams ? keys + panel_width * depth + i * fetched_elements<E>(depth) : nullptr;
         with_rows<Arch>(tile, [&](auto rows) {
-          score_tile<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
-                                      ahead, scores_ + tile.row * score_stride + c, score_stride);
+          score_panel<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
+                                       ahead, scores_ + tile.row * score_stride + c, score_stride);
         });
       }
     }
@@ -226,9 +224,12 @@ class AttentionPass {
       const index_t first = tile.seen.begin / panel_width * panel_width;
       const E* weights = reinterpret_cast<const E*>(scores_ + tile.row * score_stride) + first;
       with_rows<Arch>(tile, [&](auto rows) {
-        add_values_tile<Arch, E, rows()>(weights, weight_stride, values + first * width, width,
-                                         round_up(tile.seen.end - first, group), factor_ + tile.row,
-                                         output_ + tile.row * padded_ + p * panel_width, padded_);
+        for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
+          add_values_tile<Arch, E, rows(), vectors()>(
+              weights, weight_stride, values + first * width + c * depth_group<E>, width,
+              round_up(tile.seen.end - first, group), factor_ + tile.row,
+              output_ + tile.row * padded_ + p * panel_width + c, padded_);
+        });
       });
     }
   }

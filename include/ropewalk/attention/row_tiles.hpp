@@ -69,46 +69,60 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
   return any ? VisibleColumns{hull, {}} : VisibleColumns{};
 }
 
-/// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
-/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is read
-/// next, fetched meanwhile; or null.
-template <class Arch, class E, std::size_t Rows>
-[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* panel,
-                                  index_t depth, index_t columns, const E* ahead, float* scores,
+/// Scores of a row tile with 16 Vectors keys of a panel. keys: (depth / group, 64, group) from the
+/// first of them on; scores: row stride ld; fetch: as multiply_tile() takes it.
+template <class Arch, class E, std::size_t Rows, std::size_t Vectors, class Fetch>
+[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* keys,
+                                  index_t depth, const Fetch& fetch, float* scores,
                                   index_t ld) noexcept {
+  Accumulators<Arch, Rows, Vectors> acc;
+  acc.clear();
+  multiply_tile<Arch, E>(queries, query_stride, keys, panel_width, depth, fetch, acc);
+  acc.store(scores, ld);
+}
+
+/// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
+/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is read next, fetched
+/// meanwhile; or null.
+template <class Arch, class E, std::size_t Rows>
+[[gnu::always_inline]] inline void score_panel(const E* queries, index_t query_stride,
+                                               const E* panel, index_t depth, index_t columns,
+                                               const E* ahead, float* scores, index_t ld) {
   for_each_column_tile<Arch>(columns, [&](auto vectors, index_t c) {
-    Accumulators<Arch, Rows, vectors()> acc;
-    acc.clear();
-    multiply_tile<Arch, E>(queries, query_stride, panel + c * depth_group<E>, panel_width, depth,
-                           FetchLines{c == 0 ? ahead : nullptr}, acc);
-    acc.store(scores + c, ld);
+    const E* keys = panel + c * depth_group<E>;
+    const auto score = [&](const auto& fetch) {
+      score_tile<Arch, E, Rows, vectors()>(queries, query_stride, keys, depth, fetch, scores + c,
+                                           ld);
+    };
+    if (ahead != nullptr && c == 0) {
+      score(FetchLines{ahead});
+    } else {
+      score(FetchNothing{});
+    }
   });
 }
 
-/// output = fma(output, factor of the row, weights x values) for one panel of channels. weights:
-/// (Rows, depth), row stride weight_stride; values: (depth / group, width, group).
-template <class Arch, class E, std::size_t Rows>
+/// output = fma(output, factor of the row, weights x values) for 16 Vectors channels. weights:
+/// (Rows, depth), row stride weight_stride; values: (depth / group, width, group) from the first
+/// channel on.
+template <class Arch, class E, std::size_t Rows, std::size_t Vectors>
 [[gnu::noinline]] void add_values_tile(const E* weights, index_t weight_stride, const E* values,
                                        index_t width, index_t depth, const float* factor,
                                        float* output, index_t output_stride) noexcept {
   using V = simd::Floats<Arch>;
-  for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
-    constexpr std::size_t Vectors = vectors();
-    Accumulators<Arch, Rows, Vectors> acc;
-    acc.clear();
-    multiply_tile<Arch, E>(weights, weight_stride, values + c * depth_group<E>, width, depth,
-                           FetchNothing{}, acc);
+  Accumulators<Arch, Rows, Vectors> acc;
+  acc.clear();
+  multiply_tile<Arch, E>(weights, weight_stride, values, width, depth, FetchNothing{}, acc);
+  ROPEWALK_UNROLL
+  for (std::size_t r = 0; r < Rows; ++r) {
+    float* row = output + static_cast<index_t>(r) * output_stride;
+    const V scale(factor[r]);
     ROPEWALK_UNROLL
-    for (std::size_t r = 0; r < Rows; ++r) {
-      float* row = output + static_cast<index_t>(r) * output_stride + c;
-      const V scale(factor[r]);
-      ROPEWALK_UNROLL
-      for (std::size_t v = 0; v < Vectors; ++v) {
-        float* o = row + column_of(v);
-        fma(V::load(o), scale, acc.sum[r][v]).store(o);
-      }
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      float* o = row + column_of(v);
+      fma(V::load(o), scale, acc.sum[r][v]).store(o);
     }
-  });
+  }
 }
 
 }  // namespace detail

@@ -34,9 +34,9 @@ inline constexpr index_t gemm_depth = 512 * depth_group<T>;
 namespace detail {
 
 /// A tile of a block that is not the last along the depth: sums go to `partial` (row stride 64).
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::noinline]] void continue_tile(const T* a, index_t lda, const T* b, index_t ldb,
-                                     index_t depth, const T* ahead, float* partial,
+                                     index_t depth, const Fetch& fetch, float* partial,
                                      bool first) noexcept {
   Accumulators<Arch, Rows, Vectors> acc;
   if (first) {
@@ -44,15 +44,16 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   } else {
     acc.load(partial, panel_width);
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, FetchLines{ahead}, acc);
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
   acc.store(partial, panel_width);
 }
 
 /// A tile of the last block: continued from `partial` unless that is null, then finished.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Epilogue>
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch, class Epilogue>
 [[gnu::noinline]] void finish_tile(const T* a, index_t lda, const T* b, index_t ldb, index_t depth,
-                                   const T* ahead, const float* partial, index_t row,
-                                   index_t column, const Epilogue& epilogue) noexcept {
+                                   const Fetch& fetch, const float* partial, index_t row,
+                                   index_t column, const Epilogue& given) noexcept {
+  const Epilogue epilogue = given;  // a copy, which stores of floats cannot change
   Accumulators<Arch, Rows, Vectors> acc;
   if (partial == nullptr) {
     acc.clear();
@@ -68,7 +69,7 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Epil
       }
     }
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, FetchLines{ahead}, acc);
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     const index_t at = row + static_cast<index_t>(r);
@@ -93,30 +94,32 @@ struct DepthBlock {
   index_t width;
   index_t depth;
   bool first, last;  ///< of the product's blocks
-  const T* ahead;    ///< what is read next, or null
+  const T* ahead;    ///< what is read next; or null, where the next rows of A are fetched instead
 };
 
 template <class Arch, class T, class Epilogue>
 void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
-  const index_t ahead_of_tile = block.depth / depth_group<T> / unrolled_steps<Arch> *
-                                static_cast<index_t>(storage_alignment / sizeof(T));
   for_each_column_tile<Arch>(block.width, [&](auto vectors, index_t column) {
     constexpr std::size_t Vectors = vectors();
     const T* b = block.b + column * depth_group<T>;
     for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {
       constexpr std::size_t R = rows();
       const T* a = block.a + row * block.lda;
-      const T* ahead =
-          block.ahead == nullptr || column > 0
-              ? nullptr
-              : block.ahead + row / static_cast<index_t>(GemmTile<Arch>::rows) * ahead_of_tile;
       float* sums = partial + row * panel_width + column;
-      if (block.last) {
-        finish_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, ahead,
-                                         block.first ? nullptr : sums, row, column, epilogue);
+      const auto multiply = [&](const auto& fetch) {
+        if (block.last) {
+          finish_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch,
+                                           block.first ? nullptr : sums, row, column, epilogue);
+        } else {
+          continue_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch, sums,
+                                             block.first);
+        }
+      };
+      if (block.ahead != nullptr && column == 0) {
+        const index_t tile = row / static_cast<index_t>(GemmTile<Arch>::rows);
+        multiply(FetchLines{block.ahead + tile * fetched_elements<T>(block.depth)});
       } else {
-        continue_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, ahead, sums,
-                                           block.first);
+        multiply(FetchRowsBelow<R>{a + index_t{R} * block.lda});
       }
     });
   });
@@ -130,7 +133,8 @@ void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& 
 ///
 /// **Cost:** 2 * rows * depth * width flops.
 /// \param rows at most gemm_rows \param depth a multiple of depth_group<T>
-/// \param next what the caller will multiply with next, fetched meanwhile; or null
+/// \param next what the caller will multiply with next, fetched meanwhile; or null where that is in
+/// the L2 cache
 template <class Arch, class T, GemmEpilogue<Arch> Epilogue>
 void multiply_panel(const T* a, index_t lda, index_t rows, const T* panel, index_t width,
                     index_t depth, const Epilogue& epilogue, const T* next = nullptr) {
@@ -173,7 +177,7 @@ void multiply_panel(const T* a, index_t lda, index_t rows, const T* panel, index
 /// The epilogue of a whole product, for the panel that begins at `column` and the rows from `row`.
 template <class Epilogue>
 struct PanelEpilogue {
-  const Epilogue& epilogue;
+  Epilogue epilogue;
   index_t row, column;
 
   template <class Sums>
@@ -218,16 +222,31 @@ struct AddRows {
   }
 };
 
+namespace detail {
+
+/// Whether weights of so many elements stay in the L2 cache while all rows pass over them: what is
+/// fetched meanwhile are then rows of A.
+template <class T>
+constexpr bool stay_cached(index_t elements, index_t rows) {
+  return rows > gemm_rows && elements * static_cast<index_t>(sizeof(T)) <= kept_bytes;
+}
+
+}  // namespace detail
+
 /// Visits A W^T: epilogue(row, output, sums) for 16 outputs at a time. Outputs beyond w.outputs()
 /// (padding to 16) arrive as zeros, so row strides of results are padded likewise.
 template <class Arch, class T, GemmEpilogue<Arch> Epilogue>
 void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& w,
                      const Epilogue& epilogue) {
+  const bool kept = detail::stay_cached<T>(w.storage_size(), rows);
   for (index_t first = 0; first < rows; first += gemm_rows) {
     const index_t count = std::min(gemm_rows, rows - first);
     for (index_t j = 0; j < w.num_panels(); ++j) {
       const bool ends = j + 1 == w.num_panels();
-      const T* next = !ends ? w.panel(j + 1) : first + count < rows ? w.panel(0) : nullptr;
+      const T* next = kept                   ? nullptr
+                      : !ends                ? w.panel(j + 1)
+                      : first + count < rows ? w.panel(0)
+                                             : nullptr;
       multiply_panel<Arch>(a + first * lda, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
                            PanelEpilogue<Epilogue>{epilogue, first, j * panel_width}, next);
     }
@@ -256,7 +275,9 @@ template <class Arch, class T>
 void gemm_swiglu(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& gate,
                  const PackedMatrix<T>& up, T* out, index_t ldo) noexcept {
   using V = simd::Floats<Arch>;
-  alignas(storage_alignment) float gated[gemm_rows * panel_width];
+  alignas(storage_alignment) float panel[gemm_rows * panel_width];
+  float* const gated = panel;  // for lambdas that are copied
+  const bool kept = detail::stay_cached<T>(gate.storage_size() + up.storage_size(), rows);
   for (index_t first = 0; first < rows; first += gemm_rows) {
     const index_t count = std::min(gemm_rows, rows - first);
     const T* block = a + first * lda;
@@ -264,17 +285,17 @@ void gemm_swiglu(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& g
       const index_t width = gate.width_of_panel(j);
       multiply_panel<Arch>(
           block, lda, count, gate.panel(j), width, gate.depth(),
-          [&](index_t row, index_t column, V sums)
+          [=](index_t row, index_t column, V sums)
               __attribute__((always_inline)) { sums.store(gated + row * panel_width + column); },
-          up.panel(j));
+          kept ? nullptr : up.panel(j));
       multiply_panel<Arch>(
           block, lda, count, up.panel(j), width, up.depth(),
-          [&](index_t row, index_t column, V sums) __attribute__((always_inline)) {
+          [=](index_t row, index_t column, V sums) __attribute__((always_inline)) {
             const V g = V::load(gated + row * panel_width + column);
             simd::store_rounded<Arch>(out + (first + row) * ldo + j * panel_width + column,
                                       simd::silu(g) * sums);
           },
-          j + 1 < gate.num_panels() ? gate.panel(j + 1) : nullptr);
+          !kept && j + 1 < gate.num_panels() ? gate.panel(j + 1) : nullptr);
     }
   }
 }

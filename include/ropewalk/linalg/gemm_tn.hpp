@@ -18,8 +18,9 @@ struct NextRows {
 
 namespace detail {
 
-/// A line of a, and 16 columns of b.
+/// A line of a, and 16 columns of b, in each run of 4 steps.
 struct FetchRows {
+  static constexpr bool with_every_step = false;
   const float* a;
   const float* b;
   index_t ldb;
@@ -75,7 +76,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
           } else {
             add(detail::FetchNothing{});
           }
-          fetched += depth / group / detail::unrolled_steps<Arch>;
+          fetched += depth / group / detail::unrolled_steps;
         });
       });
 }

@@ -27,6 +27,9 @@ constexpr index_t spread_stride(index_t columns) {
   return ((columns + lane_count - 1) / lane_count | 1) * lane_count;
 }
 
+/// Bytes that are taken to stay in the L2 cache when they are read again and again. Free.
+inline constexpr index_t kept_bytes = index_t{1} << 19;
+
 /// Neighbours along the inner dimension that lie side by side in a panel: the pairs of the bf16 dot
 /// product, else single elements.
 template <class T>

@@ -86,24 +86,42 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   }
 }
 
-/// Steps that are unrolled, where there are vectors.
-template <class Arch>
-inline constexpr index_t unrolled_steps = GemmTile<Arch>::rows > 4 ? 4 : 1;
-
-/// What a tile asks for on its way, because it is read soon: fetch(i) comes with the i-th run of
-/// unrolled steps.
+/// What a tile asks for on its way, because it is read soon: with every step, fetch(k) comes with
+/// step k; else fetch(i) comes with the i-th run of 4 steps.
 struct FetchNothing {
+  static constexpr bool with_every_step = true;
   [[gnu::always_inline]] void operator()(index_t) const {}
 };
-/// A line after the other from `from` on; none where that is null.
+/// The rows of A that follow a tile's Rows rows, for the next tile. Any address may be asked for.
+template <std::size_t Rows>
+struct FetchRowsBelow {
+  static constexpr bool with_every_step = true;
+  const void* rows;
+
+  [[gnu::always_inline]] void operator()(index_t k) const {
+    constexpr index_t element_or_pair = 4;
+    __builtin_prefetch(static_cast<const char*>(rows) + k * (index_t{Rows} * element_or_pair), 0,
+                       3);
+  }
+};
+/// A line after the other from `from` on.
 struct FetchLines {
+  static constexpr bool with_every_step = false;
   const void* from;
 
   [[gnu::always_inline]] void operator()(index_t i) const {
-    if (from == nullptr) return;
     __builtin_prefetch(static_cast<const char*>(from) + i * index_t{storage_alignment}, 0, 2);
   }
 };
+/// Steps that are unrolled where fetch() does not come with each.
+inline constexpr index_t unrolled_steps = 4;
+
+/// Elements that FetchLines asks for during a tile of this depth.
+template <class T>
+constexpr index_t fetched_elements(index_t depth) {
+  return depth / depth_group<T> / unrolled_steps *
+         static_cast<index_t>(storage_alignment / sizeof(T));
+}
 
 /// How the elements of A lie in memory: element (r, k) at r * row + k / depth_group * step.
 struct TileStrides {
@@ -112,23 +130,33 @@ struct TileStrides {
 };
 
 /// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc.
+///
+/// Steps that are not unrolled move one pointer for A and one for b, and little else takes the
+/// ports of the multiply-adds. Unrolled, g++ keeps a pointer for each row of A: tiles of 64 steps
+/// take 5 % longer, with AVX2 10 % (benchmarks/README.md). That is less than to ask for a line four
+/// times.
 template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::always_inline]] inline void multiply_tile(const T* a, TileStrides strides, const T* b,
                                                  index_t ldb, index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
-  constexpr index_t group = depth_group<T>;
-  const index_t row = ldb * group, steps = depth / group;
-  constexpr index_t unrolled = unrolled_steps<Arch>;
+  const index_t row = ldb * depth_group<T>, steps = depth / depth_group<T>;
   index_t k = 0;
-  for (; k + unrolled <= steps; k += unrolled) {
-    fetch(k / unrolled);
-    simd::unroll<unrolled>([&](auto u) __attribute__((always_inline)) {
-      const index_t at = k + static_cast<index_t>(u());
-      multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
-    });
+  if constexpr (!Fetch::with_every_step) {
+    for (; k + unrolled_steps <= steps; k += unrolled_steps) {
+      fetch(k / unrolled_steps);
+      simd::unroll<unrolled_steps>([&](auto u) __attribute__((always_inline)) {
+        const index_t at = k + static_cast<index_t>(u());
+        multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
+      });
+    }
+    a += k * strides.step;
+    b += k * row;
   }
   for (; k < steps; ++k) {
-    multiply_step<Arch, T>(a + k * strides.step, strides.row, b + k * row, acc);
+    if constexpr (Fetch::with_every_step) fetch(k);
+    multiply_step<Arch, T>(a, strides.row, b, acc);
+    a += strides.step;
+    b += row;
   }
 }
 /// As above for A with its depth contiguous, row stride lda.
