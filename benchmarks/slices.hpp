@@ -69,7 +69,8 @@ class SlicedThread {
   SlicedThread(index_t workers, SliceClock& clock) : workers_(workers), clock_(&clock) {}
   Executor executor() {
     return {this, workers_,
-            [](void* self, WorkerTask task) { static_cast<SlicedThread*>(self)->run(task); }};
+            [](void* self, WorkerTask task) { static_cast<SlicedThread*>(self)->run(task); },
+            false};
   }
 
  private:

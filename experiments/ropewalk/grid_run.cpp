@@ -22,10 +22,12 @@
 namespace cli {
 
 Executor StoppableExecutor::executor() {
-  return {this, inner_.workers(), [](void* self, WorkerTask task) {
+  return {this, inner_.workers(),
+          [](void* self, WorkerTask task) {
             check_stop();
             static_cast<StoppableExecutor*>(self)->inner_.run(task);
-          }};
+          },
+          inner_.concurrent()};
 }
 
 namespace {

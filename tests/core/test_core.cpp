@@ -112,6 +112,47 @@ TEST_CASE("core/executor: every task runs once, on any number of threads") {
   CHECK_THROWS_AS(ThreadPool(0), Error);
 }
 
+TEST_CASE("core/executor: workers that are done take over tasks of one that is held up") {
+  ThreadPool pool(3);
+  for (const bool dealt : {false, true}) {
+    constexpr index_t tasks = 30;
+    std::atomic<index_t> done = 0;
+    std::atomic<bool> first = true;
+    // Whoever comes first waits until all other tasks are done, also those of its own run.
+    const auto task = [&](index_t, index_t) {
+      if (first.exchange(false)) {
+        while (done < tasks - 1) std::this_thread::yield();
+      }
+      ++done;
+    };
+    if (dealt) {
+      for_each_dealt(pool.executor(), tasks, task);
+    } else {
+      for_each_in_runs(pool.executor(), tasks, task);
+    }
+    CHECK(done == tasks);
+  }
+}
+
+TEST_CASE("core/executor: workers of which one follows the other keep to their own tasks") {
+  const auto one_by_one = [](void*, WorkerTask task) {
+    for (index_t w = 0; w < 100; ++w) task(w, 100);
+  };
+  const Executor executor(nullptr, 100, one_by_one, false);
+  for (const index_t tasks : {5, 100, 1000}) {
+    std::vector<index_t> dealt(static_cast<std::size_t>(tasks), -1), runs(dealt);
+    for_each_dealt(executor, tasks,
+                   [&](index_t t, index_t w) { dealt[static_cast<std::size_t>(t)] = w; });
+    for_each_in_runs(executor, tasks,
+                     [&](index_t t, index_t w) { runs[static_cast<std::size_t>(t)] = w; });
+    for (index_t t = 0; t < tasks; ++t) {
+      CHECK(dealt[static_cast<std::size_t>(t)] == t % 100);
+      const index_t w = runs[static_cast<std::size_t>(t)];
+      CHECK((tasks * w / 100 <= t && t < tasks * (w + 1) / 100));
+    }
+  }
+}
+
 TEST_CASE("core/thread_pool: regions and pauses of all lengths lose no task and no wake-up") {
   // Pauses around the time after which threads sleep; more threads than processors; what a region
   // wrote is seen by the next one without further ado.
