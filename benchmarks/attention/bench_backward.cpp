@@ -38,8 +38,9 @@ struct Backward {
     for (index_t i = 0; i < d_output.size(); ++i) d_output[i] = in.values[d_output.size() - 1 - i];
     const AttentionBranch<float> branch{queries(), panels()};
     const AttentionCall<float> call{{&branch, 1}, &plan, heads(in.output), lse_view()};
-    for (index_t b = 0; b < std::ssize(plan.query_blocks); ++b) {
-      for (index_t h = 0; h < in.heads; ++h) attend<simd::native>(call, b, h, scratch.data());
+    const AttentionTasks tasks(call);
+    for (index_t i = 0; i < tasks.size(); ++i) {
+      attend<simd::native>(call, tasks[i], scratch.data());
     }
   }
   static index_t scratch_size(index_t d) {

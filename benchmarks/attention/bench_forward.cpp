@@ -114,11 +114,10 @@ struct PackedPanels {
                                    .plan = &plan,
                                    .output = {in.output.data() + from, extents},
                                    .lse = {}};
-    const auto blocks = static_cast<index_t>(plan.query_blocks.size());
+    const AttentionTasks tasks(call);
     const index_t scratch_size = scratch.size() / threads;
-    for_each_dealt(executor, blocks * in.key_heads, [&](index_t task, index_t worker) {
-      attend<simd::native>(call, blocks - 1 - task / in.key_heads, task % in.key_heads,
-                           scratch.data() + worker % threads * scratch_size);
+    for_each_dealt(executor, tasks.size(), [&](index_t i, index_t worker) {
+      attend<simd::native>(call, tasks[i], scratch.data() + worker % threads * scratch_size);
     });
   }
 };

@@ -55,7 +55,7 @@ struct AttentionInput {
   KeyValuePanels<T> panels() {
     return {key_panels.data(), value_panels.data(), plan.key_slots, key_heads, head_dim};
   }
-  /// Runs `kernel`, a function of attend()'s signature, on every block and key/value head.
+  /// Runs `kernel`, a function of attend()'s signature, on all tasks.
   template <class Kernel>
   void attend(const Kernel& kernel) {
     const AttentionBranch<T> branch{{queries.data(), {tokens, heads, head_dim}}, panels()};
@@ -63,11 +63,8 @@ struct AttentionInput {
                                 .plan = &plan,
                                 .output = {output.data(), {tokens, heads, head_dim}},
                                 .lse = {}};
-    for (std::size_t b = 0; b < plan.query_blocks.size(); ++b) {
-      for (index_t g = 0; g < key_heads; ++g) {
-        kernel(call, static_cast<index_t>(b), g, scratch.data());
-      }
-    }
+    const AttentionTasks tasks(call);
+    for (index_t i = 0; i < tasks.size(); ++i) kernel(call, tasks[i], scratch.data());
   }
   /// Largest error of row t's output against double arithmetic, in units of the largest |value|
   /// that the row sees.

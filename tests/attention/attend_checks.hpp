@@ -56,6 +56,7 @@ void check(const Problem& p, const Mask& mask) {
   CHECK(expected.misses(first) == 0);
   for_each_arch([&]<class Arch>() {
     CHECK(attend_all<Arch, T>(p, plan, {.in_place = true, .backwards = true}) == first);
+    CHECK(attend_all<Arch, T>(p, plan, {.together = 3}) == first);
   });
 }
 
@@ -128,6 +129,9 @@ void check_bits() {
   for (const int workers : {2, 3}) {
     ThreadPool pool(workers);
     CHECK(run(p, Causal{}, {.executor = pool.executor()}) == whole);
+  }
+  for (const index_t together : {2, 4, 7}) {
+    CHECK(run(p, Causal{}, {.in_place = true, .together = together}) == whole);
   }
   const BlockPlan plan = make_block_plan(Causal{}, p.queries);
   for_each_arch([&]<class Arch>() { CHECK(attend_all<Arch, T>(p, plan) == whole); });

@@ -4,6 +4,7 @@
 /// attend() on operands of T in memory that is hostile where nothing was stored, and the formula in
 /// double on the same rounded operands.
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -59,6 +60,7 @@ struct StoredPanels {
 struct AttendSetting {
   bool in_place = false;   ///< the output is the queries' memory
   bool backwards = false;  ///< tasks from the last to the first
+  index_t together = 1;    ///< query blocks of a task
   Executor executor = {};
 };
 
@@ -77,10 +79,13 @@ Result attend_all(const Problem& p, const BlockPlan& plan, const AttendSetting& 
   const index_t size = attention_scratch_size<T>(p.head_dim);
   Buffer<float> scratch(setting.executor.workers() * size);
   for (float& x : scratch.span()) x = std::numeric_limits<float>::quiet_NaN();
-  const auto tasks = static_cast<index_t>(plan.query_blocks.size()) * p.key_heads;
+  const auto blocks = static_cast<index_t>(plan.query_blocks.size());
+  const index_t tasks = (blocks + setting.together - 1) / setting.together * p.key_heads;
   for_each_dealt(setting.executor, tasks, [&](index_t i, index_t worker) {
     const index_t task = setting.backwards ? tasks - 1 - i : i;
-    attend<Arch>(call, task / p.key_heads, task % p.key_heads, scratch.data() + worker * size);
+    const index_t first = task / p.key_heads * setting.together;
+    attend<Arch>(call, {{first, std::min(first + setting.together, blocks)}, task % p.key_heads},
+                 scratch.data() + worker * size);
   });
   for (std::size_t i = 0; i < r.out.size(); ++i) r.out[i] = to_float(out[i]);
   return r;

@@ -64,7 +64,8 @@ struct Problem {
     Buffer<float> scratch(std::max(attention_scratch_size<float>(head_dim),
                                    attend_backward_scratch_size<float>(head_dim)));
     for (index_t b = 0; b < std::ssize(plan.query_blocks); ++b) {
-      for (index_t g = 0; g < key_heads; ++g) attend<Arch>(forward, b, g, scratch.data());
+      for (index_t g = 0; g < key_heads; ++g)
+        attend<Arch>(forward, {{b, b + 1}, g}, scratch.data());
     }
     const Panels key_rows{keys.data(), rows.data(), slots, key_heads, head_dim};
     const Panels value_columns{columns.data(), nullptr, slots, key_heads, head_dim};

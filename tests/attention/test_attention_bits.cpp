@@ -124,9 +124,12 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
   std::vector<float> out(static_cast<std::size_t>(n * d));
   const AttentionCall<float> call{branches, &joined, {out.data(), {n, 1, d}}, {}};
   Buffer<float> scratch(attention_scratch_size<float>(d));
-  for (index_t b = 0; b < static_cast<index_t>(joined.query_blocks.size()); ++b) {
-    attend<simd::native>(call, b, 0, scratch.data());
-  }
+  const index_t blocks = std::ssize(joined.query_blocks);
+  attend<simd::native>(call, {{0, blocks}}, scratch.data());
+  const std::vector<float> together = out;
+  std::ranges::fill(out, 0.0f);
+  for (index_t b = 0; b < blocks; ++b) attend<simd::native>(call, {{b, b + 1}}, scratch.data());
+  CHECK(out == together);
   for (const index_t i : {0, 39, 40, 41, 300, 511, 512, 699}) {
     double sum = 0;
     std::vector<double> mean(static_cast<std::size_t>(d));
@@ -152,6 +155,43 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
                 .scale(1)
                 .epsilon(1e-5));
     }
+  }
+}
+
+TEST_CASE("attention/blockwise: tasks are all blocks and key heads once, the latest blocks first") {
+  struct Case {
+    index_t tokens, heads, key_heads, head_dim, together;
+  };
+  // Blocks of 96; 1 MiB of keys and values are 4096 tokens of 32 channels or 2048 of 64.
+  for (const Case& c : {Case{1, 2, 2, 64, 1},
+                        {600, 3, 3, 64, 1},
+                        {3072, 2, 2, 64, 4},
+                        {2976, 2, 2, 64, 1},
+                        {4096, 1, 1, 32, 1},
+                        {4097, 1, 1, 32, 4},
+                        {5000, 4, 2, 64, 2},
+                        {5000, 8, 1, 64, 1}}) {
+    CAPTURE(c.tokens);
+    const BlockPlan plan = make_block_plan(Causal{}, c.tokens);
+    const index_t blocks = std::ssize(plan.query_blocks);
+    const AttentionBranch<float> branch{
+        {}, {nullptr, nullptr, plan.key_slots, c.key_heads, c.head_dim}};
+    const AttentionCall<float> call{
+        {&branch, 1}, &plan, {nullptr, {c.tokens, c.heads, c.head_dim}}, {}};
+    const AttentionTasks tasks(call);
+    CHECK(tasks.size() == (blocks + c.together - 1) / c.together * c.key_heads);
+    std::vector<int> seen(static_cast<std::size_t>(blocks * c.key_heads), 0);
+    index_t before = blocks;
+    for (index_t i = 0; i < tasks.size(); ++i) {
+      const AttentionTask task = tasks[i];
+      CHECK(task.blocks.end <= before);
+      CHECK(task.blocks.size() <= c.together);
+      before = task.blocks.end;
+      for (index_t b = task.blocks.begin; b < task.blocks.end; ++b) {
+        ++seen[static_cast<std::size_t>(b * c.key_heads + task.key_head)];
+      }
+    }
+    CHECK(std::ranges::count(seen, 1) == blocks * c.key_heads);
   }
 }
 

@@ -92,10 +92,9 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   const AttentionCall<float> call{{&branch, 1}, &plan, out, lse};
   const index_t scratch_size = attention_scratch_size<float>(head_dim);
   float* scratch = take(checked_mul(options.executor.workers(), scratch_size, "scratch"));
-  const auto blocks = static_cast<index_t>(plan.query_blocks.size());
-  for_each_dealt(options.executor, blocks * key_heads, [&](index_t task, index_t worker) {
-    attend<Arch>(call, blocks - 1 - task / key_heads, task % key_heads,
-                 scratch + worker * scratch_size);
+  const AttentionTasks tasks(call);
+  for_each_dealt(options.executor, tasks.size(), [&](index_t i, index_t worker) {
+    attend<Arch>(call, tasks[i], scratch + worker * scratch_size);
   });
 }
 

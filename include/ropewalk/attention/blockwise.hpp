@@ -4,6 +4,7 @@
 /// Blockwise attention with online softmax, over a BlockPlan and key/value panels.
 
 #include <cmath>
+#include <optional>
 #include <span>
 
 #include "ropewalk/attention/block_plan.hpp"
@@ -28,16 +29,25 @@ struct AttentionCall {
   TensorView<float, 2> lse;  ///< (H, tokens), natural log; or empty
 };
 
+/// What one call of attend() does: query blocks, and the heads that read one key head.
+struct AttentionTask {
+  Interval blocks;  ///< in BlockPlan::query_blocks
+  index_t key_head = 0;
+};
+
 namespace detail {
 
-/// Floats of what attend() keeps per worker, a query block each: outputs and the
-/// scores of a key block; for bf16 also room for what is widened where there is no dot product of
-/// pairs.
+/// Query rows, a block of one head each, that pass over a key block one after the other while it is
+/// in the L2 cache.
+inline constexpr index_t bundle_size = 4;
+
+/// Floats of what attend() keeps per worker: outputs of a bundle and the scores of a query block
+/// with a key block; for bf16 also room for what is widened where there is no dot product of pairs.
 struct AttentionScratch {
   index_t head_dim;
 
   index_t padded() const { return spread_stride(head_dim); }
-  index_t outputs() const { return query_block * padded(); }
+  index_t rows() const { return query_block * padded(); }
   index_t scores() const { return query_block * score_stride; }
   index_t wide_block() const { return key_block * round_up(head_dim, lane_count); }
 };
@@ -48,26 +58,55 @@ struct AttentionScratch {
 template <class T>
 index_t attention_scratch_size(index_t head_dim) {
   const detail::AttentionScratch s{head_dim};
-  const index_t wide = std::is_same_v<T, bf16> ? s.outputs() + 2 * s.wide_block() : 0;
-  return s.outputs() + s.scores() + wide;
+  const index_t wide = std::is_same_v<T, bf16> ? s.rows() + 2 * s.wide_block() : 0;
+  return detail::bundle_size * s.rows() + s.scores() + wide;
 }
+
+/// The tasks of a layer, the longest first where later queries see more keys. Where keys and values
+/// of a head exceed what stays in the L2 cache, a task has blocks enough for a bundle.
+class AttentionTasks {
+ public:
+  template <class T>
+  explicit AttentionTasks(const AttentionCall<T>& call)
+      : num_blocks_(std::ssize(call.plan->query_blocks)),
+        key_heads_(call.branches[0].panels.num_heads) {
+    index_t keys = 0;
+    for (const Segment& s : call.plan->segments) keys = std::max(keys, s.num_keys());
+    const index_t token_bytes =
+        2 * call.branches[0].panels.head_dim * static_cast<index_t>(sizeof(T));
+    const bool few = num_blocks_ < 8 * detail::bundle_size;
+    if (keys * token_bytes > 2 * kept_bytes && !few) {
+      together_ = std::max<index_t>(detail::bundle_size * key_heads_ / call.output.extent(1), 1);
+    }
+  }
+  index_t size() const { return (num_blocks_ + together_ - 1) / together_ * key_heads_; }
+  AttentionTask operator[](index_t i) const {
+    const index_t end = num_blocks_ - i / key_heads_ * together_;
+    return {{std::max<index_t>(end - together_, 0), end}, i % key_heads_};
+  }
+
+ private:
+  index_t num_blocks_;
+  index_t key_heads_;
+  index_t together_ = 1;
+};
 
 namespace detail {
 
 /// Rows that attend together: queries of one head, or one query of several heads.
-template <class T>
 struct AttentionRows {
-  const AttentionCall<T>& call;
-  const QueryBlock& task;
-  index_t first_head;
-  index_t count;
-  bool heads_are_rows;
+  const QueryBlock* block = nullptr;
+  index_t first_head = 0;
+  index_t count = 0;
+  bool heads_are_rows = false;
+  float* output = nullptr;  ///< (rows, padded), not yet divided by the sums
+  SoftmaxState state[query_block];
 
-  index_t token(index_t row) const { return task.queries.begin + (heads_are_rows ? 0 : row); }
+  index_t token(index_t row) const { return block->queries.begin + (heads_are_rows ? 0 : row); }
   index_t head(index_t row) const { return first_head + (heads_are_rows ? row : 0); }
 };
 
-/// A query block of one head, or one query of several heads, on its way over the key blocks.
+/// A bundle of query rows that read one key head, on its way over the key blocks.
 template <class Arch, class T>
 class AttentionPass {
   using E = simd::Multiplied<Arch, T>;
@@ -76,78 +115,117 @@ class AttentionPass {
   static constexpr index_t group = depth_group<T>;
 
  public:
-  AttentionPass(const AttentionRows<T>& rows, index_t key_head, float* scratch)
-      : rows_(rows),
-        plan_(*rows.call.plan),
-        values_(rows.call.branches[0].panels),
+  AttentionPass(const AttentionCall<T>& call, index_t key_head, float* scratch)
+      : call_(call),
+        plan_(*call.plan),
+        values_(call.branches[0].panels),
         key_head_(key_head),
         padded_(AttentionScratch{values_.head_dim}.padded()) {
     const AttentionScratch sizes{values_.head_dim};
-    output_ = scratch;
-    scores_ = output_ + sizes.outputs();
-    wide_queries_ = scores_ + sizes.scores();
-    wide_keys_ = wide_queries_ + sizes.outputs();
+    scores_ = scratch;
+    outputs_ = scores_ + sizes.scores();
+    wide_queries_ = outputs_ + bundle_size * sizes.rows();
+    wide_keys_ = wide_queries_ + sizes.rows();
     wide_values_ = wide_keys_ + sizes.wide_block();
-    std::fill(output_, output_ + rows.count * padded_, 0.0f);
   }
 
-  /// All keys of a range.
-  void add(const KeyRange& range) {
-    const AttentionBranch<T>& branch = rows_.call.branches[static_cast<std::size_t>(range.branch)];
-    const index_t depth = branch.panels.key_depth();
-    const T* queries = &branch.queries(rows_.task.queries.begin, rows_.first_head, 0);
-    const index_t stride = branch.queries.stride(rows_.heads_are_rows ? 1 : 0);
-    if constexpr (widens) {
-      for (index_t row = 0; row < rows_.count; ++row) {
-        simd::widen_swapped<Arch>(queries + row * stride, depth, wide_queries_ + row * padded_);
+  /// Whether rows of the block can join those that are in the bundle.
+  bool takes(const QueryBlock& block) const {
+    return size_ == 0 || (size_ < bundle_size && bundle_[0]->block->segment == block.segment);
+  }
+  void add(const QueryBlock& block, index_t first_head, index_t count, bool heads_are_rows) {
+    AttentionRows& rows = bundle_[size_].emplace();
+    rows.output = outputs_ + size_++ * query_block * padded_;
+    rows.block = &block;
+    rows.first_head = first_head;
+    rows.count = count;
+    rows.heads_are_rows = heads_are_rows;
+    std::fill(rows.output, rows.output + count * padded_, 0.0f);
+  }
+  /// Takes the bundle over all its keys, block by block; writes its rows of output and lse, and
+  /// empties it.
+  void run() {
+    Interval keys{0, 0};
+    for_each_range([&](const KeyRange& range) {
+      keys = keys.empty() ? range.keys
+                          : Interval{std::min(keys.begin, range.keys.begin),
+                                     std::max(keys.end, range.keys.end)};
+    });
+    for (index_t k = keys.begin; k < keys.end; k += key_block) {
+      for_each_range([&](const KeyRange& range) {
+        const Interval part{k, std::min(k + key_block, range.keys.end)};
+        if (range.keys.begin <= k && !part.empty()) add_keys(range, part);
+      });
+    }
+    for (index_t i = 0; i < size_; ++i) finish(*bundle_[i]);
+    size_ = 0;
+  }
+
+ private:
+  /// f(range) for the ranges of each rows of the bundle, which are rows_ meanwhile.
+  template <class F>
+  void for_each_range(F&& f) {
+    for (index_t i = 0; i < size_; ++i) {
+      rows_ = &*bundle_[i];
+      const Interval ranges = rows_->block->ranges;
+      for (index_t r = ranges.begin; r < ranges.end; ++r) {
+        f(plan_.ranges[static_cast<std::size_t>(r)]);
       }
     }
-    const index_t key_base = plan_.segments[static_cast<std::size_t>(rows_.task.segment)].key_base;
-    for (index_t k = range.keys.begin; k < range.keys.end; k += key_block) {
-      const Interval keys{k, std::min(k + key_block, range.keys.end)};
-      find_tiles(range, keys);
-      const index_t slot = key_base + k;
-      if constexpr (widens) {
-        widen(branch.panels, slot, keys.size());
-        score(wide_queries_, padded_, wide_keys_, depth);
-      } else {
-        score(queries, stride, branch.panels.key_panel(key_head_, slot), depth);
+  }
+
+  /// The keys of a block, of a range.
+  void add_keys(const KeyRange& range, Interval keys) {
+    const AttentionBranch<T>& branch = call_.branches[static_cast<std::size_t>(range.branch)];
+    const index_t depth = branch.panels.key_depth();
+    const T* queries = &branch.queries(rows_->block->queries.begin, rows_->first_head, 0);
+    const index_t stride = branch.queries.stride(rows_->heads_are_rows ? 1 : 0);
+    const Segment& segment = plan_.segments[static_cast<std::size_t>(rows_->block->segment)];
+    const index_t slot = segment.key_base + keys.begin;
+    find_tiles(range, keys);
+    if constexpr (widens) {
+      for (index_t row = 0; row < rows_->count; ++row) {
+        simd::widen_swapped<Arch>(queries + row * stride, depth, wide_queries_ + row * padded_);
       }
-      weigh(range, keys);
-      for (index_t p = 0; p < values_.num_value_panels(); ++p) {
-        if constexpr (widens) {
-          add_values(p, wide_values_ + p * panel_width * round_up(keys.size(), group));
-        } else {
-          add_values(p, values_.value_panel(key_head_, p, slot));
-        }
+      widen(range.branch, slot, keys.size());
+      score(wide_queries_, padded_, wide_keys_, depth);
+    } else {
+      score(queries, stride, branch.panels.key_panel(key_head_, slot), depth);
+    }
+    weigh(range, keys);
+    for (index_t p = 0; p < values_.num_value_panels(); ++p) {
+      if constexpr (widens) {
+        add_values(p, wide_values_ + p * panel_width * key_block);
+      } else {
+        add_values(p, values_.value_panel(key_head_, p, slot));
       }
     }
   }
 
   /// Divides by the sums and writes the rows of output and lse.
-  void finish() const {
-    for (index_t row = 0; row < rows_.count; ++row) {
-      const index_t token = rows_.token(row), head = rows_.head(row);
-      const SoftmaxState& state = state_[row];
+  void finish(const AttentionRows& rows) const {
+    for (index_t row = 0; row < rows.count; ++row) {
+      const index_t token = rows.token(row), head = rows.head(row);
+      const SoftmaxState& state = rows.state[row];
       const V inverse(state.empty() ? 0.0f : static_cast<float>(1 / state.sum));
-      T* out = &rows_.call.output(token, head, 0);
+      T* out = &call_.output(token, head, 0);
       for (index_t c = 0; c < values_.head_dim; c += simd::lanes) {
-        simd::store_rounded_part<Arch>(out + c, V::load(output_ + row * padded_ + c) * inverse,
+        simd::store_rounded_part<Arch>(out + c, V::load(rows.output + row * padded_ + c) * inverse,
                                        values_.head_dim - c);
       }
-      if (!rows_.call.lse.empty()) rows_.call.lse(head, token) = static_cast<float>(state.lse());
+      if (!call_.lse.empty()) call_.lse(head, token) = static_cast<float>(state.lse());
     }
   }
 
- private:
   /// Row tiles that see some of the keys.
   void find_tiles(const KeyRange& range, Interval keys) {
+    const AttentionRows& rows = *rows_;
     num_tiles_ = 0;
-    for_each_row_tile<Arch>(rows_.count, [&](auto tile_rows, index_t row) {
+    for_each_row_tile<Arch>(rows.count, [&](auto tile_rows, index_t row) {
       const auto count = static_cast<index_t>(tile_rows());
       Interval seen{keys.size(), 0};
       for (index_t i = 0; i < count; ++i) {
-        const Interval columns = visible_columns(plan_, range, keys, rows_.token(row + i));
+        const Interval columns = visible_columns(plan_, range, keys, rows.token(row + i));
         if (columns.empty()) continue;
         seen = {std::min(seen.begin, columns.begin), std::max(seen.end, columns.end)};
       }
@@ -156,20 +234,23 @@ class AttentionPass {
   }
 
   /// Panels of keys and values of a block as floats, the odd element of each pair first.
-  void widen(const KeyValuePanels<T>& keys, index_t slot, index_t count) {
+  void widen(std::int32_t branch, index_t slot, index_t count) {
+    if (widened_.branch == branch && widened_.slot == slot && widened_.count >= count) return;
+    widened_ = {branch, slot, count};
+    const KeyValuePanels<T>& keys = call_.branches[static_cast<std::size_t>(branch)].panels;
     const index_t depth = keys.key_depth(), pairs = (count + 1) / 2;
     simd::widen_panel<Arch>(keys.key_panel(key_head_, slot),
                             round_up(count, panel_width) / panel_width * depth / 2, panel_width,
                             wide_keys_);
     for (index_t p = 0; p < values_.num_value_panels(); ++p) {
       simd::widen_panel<Arch>(values_.value_panel(key_head_, p, slot), pairs,
-                              values_.value_width(p), wide_values_ + p * panel_width * 2 * pairs);
+                              values_.value_width(p), wide_values_ + p * panel_width * key_block);
     }
   }
 
   void score(const E* queries, index_t stride, const E* keys, index_t depth) {
     const index_t num_keys =
-        plan_.segments[static_cast<std::size_t>(rows_.task.segment)].num_keys();
+        plan_.segments[static_cast<std::size_t>(rows_->block->segment)].num_keys();
     const bool streams = 2 * num_keys * depth * static_cast<index_t>(sizeof(E)) > kept_bytes;
     index_t end = 0;
     for (index_t i = 0; i < num_tiles_; ++i) end = std::max(end, tiles_[i].seen.end);
@@ -191,23 +272,24 @@ class AttentionPass {
 
   /// Masks and weighs the scores, and moves the rows' softmax states on.
   void weigh(const KeyRange& range, Interval keys) {
+    AttentionRows& rows = *rows_;
     for (index_t t = 0; t < num_tiles_; ++t) {
       const RowTile& tile = tiles_[t];
       const Interval columns{tile.seen.begin / panel_width * panel_width,
                              round_up(tile.seen.end, group * lane_count)};
       VisibleColumns visible[GemmTile<Arch>::rows];
       for (index_t i = 0; i < tile.rows; ++i) {
-        const index_t row = tile.row + i, token = rows_.token(row);
+        const index_t row = tile.row + i, token = rows.token(row);
         float* scores = scores_ + row * score_stride;
         visible[i] = mask_row<Arch>(plan_, range, visible_columns(plan_, range, keys, token),
-                                    token - rows_.task.queries.begin, scores);
+                                    token - rows.block->queries.begin, scores);
         factor_[row] = visible[i].hull.empty()
                            ? 1.0f
-                           : state_[row].raise(largest_of<Arch>(scores, visible[i].hull));
+                           : rows.state[row].raise(largest_of<Arch>(scores, visible[i].hull));
       }
       for (index_t i = 0; i < tile.rows; ++i) {
         const index_t row = tile.row + i;
-        SoftmaxState& state = state_[row];
+        SoftmaxState& state = rows.state[row];
         state.sum +=
             static_cast<double>(weigh_row<Arch, T>(scores_ + row * score_stride, visible[i],
                                                    columns, state.empty() ? 0 : state.reference));
@@ -217,34 +299,41 @@ class AttentionPass {
 
   /// values: of panel p, from the block's first key on
   void add_values(index_t p, const E* values) {
+    const AttentionRows& rows = *rows_;
     constexpr index_t weight_stride = score_stride * (sizeof(float) / sizeof(E));
     const index_t width = values_.value_width(p);
     for (index_t i = 0; i < num_tiles_; ++i) {
       const RowTile& tile = tiles_[i];
       const index_t first = tile.seen.begin / panel_width * panel_width;
       const E* weights = reinterpret_cast<const E*>(scores_ + tile.row * score_stride) + first;
-      with_rows<Arch>(tile, [&](auto rows) {
+      with_rows<Arch>(tile, [&](auto tile_rows) {
         for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
-          add_values_tile<Arch, E, rows(), vectors()>(
+          add_values_tile<Arch, E, tile_rows(), vectors()>(
               weights, weight_stride, values + first * width + c * depth_group<E>, width,
               round_up(tile.seen.end - first, group), factor_ + tile.row,
-              output_ + tile.row * padded_ + p * panel_width + c, padded_);
+              rows.output + tile.row * padded_ + p * panel_width + c, padded_);
         });
       });
     }
   }
 
-  const AttentionRows<T>& rows_;
+  const AttentionCall<T>& call_;
   const BlockPlan& plan_;
   const KeyValuePanels<T>& values_;
   index_t key_head_;
   index_t padded_;
-  float* output_;  ///< (rows, padded)
-  float* scores_;  ///< (rows, score_stride)
+  float* outputs_;  ///< of the bundle, a query block each
+  float* scores_;   ///< (rows, score_stride)
   float* wide_queries_;
   float* wide_keys_;
   float* wide_values_;
-  SoftmaxState state_[query_block];
+  struct Widened {  ///< what wide_keys_ and wide_values_ hold
+    std::int32_t branch = -1;
+    index_t slot = 0, count = 0;
+  } widened_;
+  std::optional<AttentionRows> bundle_[bundle_size];  // made when used: states of 96 rows
+  index_t size_ = 0;
+  AttentionRows* rows_ = nullptr;  ///< of the bundle, those at work
   float factor_[query_block];
   RowTile tiles_[query_block];
   index_t num_tiles_ = 0;
@@ -252,14 +341,15 @@ class AttentionPass {
 
 }  // namespace detail
 
-/// One task: query block `block` of the plan, and the query heads that read key head `key_head`;
-/// writes its rows of output and lse. Tasks are independent. A row that sees no key gets output 0
-/// and lse -inf.
+/// One task: query blocks of the plan, and the query heads that read one key head; writes their
+/// rows of output and lse. Tasks are independent. A row that sees no key gets output 0 and lse
+/// -inf.
 ///
 /// Canonical arithmetic (docs/design.md): scores are fma chains over channels; per key block the
 /// partial output is an fma chain over keys from zero, then output = fma(output, 2^delta, partial).
 /// All rows of a query block pass over 64 keys or values while these lie in the L1 cache; their
-/// scores stay in the L2 cache. Each row tile stops at the last key that one of its rows sees.
+/// scores stay in the L2 cache, and so does the key block for all rows of a bundle. Each row tile
+/// stops at the last key that one of its rows sees.
 ///
 /// **Cost:** 4 D flops per visible (query, key) pair, rounded up to row tiles and vectors.
 /// **Error:** 2e-6 of max |v| (tests/attention/test_attention.cpp); bf16: as the same formula with
@@ -267,23 +357,21 @@ class AttentionPass {
 /// that is NaN may reach rows of the same six that do not see it (0 * NaN).
 /// \param scratch attention_scratch_size<T>(head_dim) floats, aligned to 64 bytes
 template <class Arch, class T>
-void attend(const AttentionCall<T>& call, index_t block, index_t key_head,
-            float* scratch) noexcept {
-  const QueryBlock& task = call.plan->query_blocks[static_cast<std::size_t>(block)];
+void attend(const AttentionCall<T>& call, const AttentionTask& task, float* scratch) noexcept {
   const index_t group_heads = call.output.extent(1) / call.branches[0].panels.num_heads;
-  // A single query fills a row tile with its heads; keys and values are then read once for all.
-  const bool heads_are_rows = task.queries.size() == 1 && group_heads <= query_block;
   const simd::FlushSubnormals flush(std::is_same_v<T, bf16>);
-  for (index_t h = 0; h < group_heads; h += heads_are_rows ? group_heads : 1) {
-    const detail::AttentionRows<T> rows{call, task, key_head * group_heads + h,
-                                        heads_are_rows ? group_heads : task.queries.size(),
-                                        heads_are_rows};
-    detail::AttentionPass<Arch, T> pass(rows, key_head, scratch);
-    for (index_t r = task.ranges.begin; r < task.ranges.end; ++r) {
-      pass.add(call.plan->ranges[static_cast<std::size_t>(r)]);
+  detail::AttentionPass<Arch, T> pass(call, task.key_head, scratch);
+  for (index_t b = task.blocks.begin; b < task.blocks.end; ++b) {
+    const QueryBlock& block = call.plan->query_blocks[static_cast<std::size_t>(b)];
+    // A single query fills a row tile with its heads; keys and values are then read once for all.
+    const bool heads_are_rows = block.queries.size() == 1 && group_heads <= query_block;
+    for (index_t h = 0; h < group_heads; h += heads_are_rows ? group_heads : 1) {
+      if (!pass.takes(block)) pass.run();
+      pass.add(block, task.key_head * group_heads + h,
+               heads_are_rows ? group_heads : block.queries.size(), heads_are_rows);
     }
-    pass.finish();
   }
+  pass.run();
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -318,11 +318,9 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
         .plan = plan.blocks,
         .output = {const_cast<T*>(queries.data()), queries.extents(), queries.strides()},
         .lse = {}};
-    const auto blocks = static_cast<index_t>(plan.blocks->query_blocks.size());
-    for_each_dealt(executor, blocks * c.num_key_value_heads, [&](index_t task, index_t worker) {
-      // Later query blocks of a causal mask see more keys: longest first.
-      kernels.attend(call, blocks - 1 - task / c.num_key_value_heads, task % c.num_key_value_heads,
-                     scratch_of(worker));
+    const AttentionTasks tasks(call);
+    for_each_dealt(executor, tasks.size(), [&](index_t i, index_t worker) {
+      kernels.attend(call, tasks[i], scratch_of(worker));
     });
     for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
       detail::feed_forward_tile(c, layer, kernels, b, rows_of(tile), scratch_of(worker));

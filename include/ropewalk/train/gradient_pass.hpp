@@ -84,10 +84,9 @@ class GradientPass {
         .plan = plan(l).blocks,
         .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
-    const auto blocks = static_cast<index_t>(call.plan->query_blocks.size());
-    for_each_dealt(executor_, blocks * c_.num_key_value_heads, [&](index_t task, index_t worker) {
-      kernels_.forward.attend(call, blocks - 1 - task / c_.num_key_value_heads,
-                              task % c_.num_key_value_heads, scratch(worker));
+    const AttentionTasks tasks(call);
+    for_each_dealt(executor_, tasks.size(), [&](index_t i, index_t worker) {
+      kernels_.forward.attend(call, tasks[i], scratch(worker));
     });
     float* output = static_cast<std::size_t>(l) + 1 < b_.layers.size()
                         ? b_.layers[static_cast<std::size_t>(l) + 1].projected.hidden
