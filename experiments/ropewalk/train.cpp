@@ -355,7 +355,7 @@ class TrainRun {
                      .mask_documents = stage.mask_documents,
                      .reset_positions = stage.reset_positions,
                      .recompute = options_.recompute,
-                     .tokens_at_once = options_.tokens_at_once.value_or(1024)});
+                     .tokens_at_once = options_.tokens_at_once.value_or(0)});
     const std::int64_t log_every = options_.log_every.value_or(10);
     const std::int64_t checkpoint_every = options_.checkpoint_every.value_or(100);
     double seconds = 0, flops = 0;  // of the steps since the last row that this process made

@@ -252,7 +252,8 @@ void add_train_options(Options& options, TrainOptions& out) {
   options.size("--checkpoint-every", 1, out.checkpoint_every, "Steps between checkpoints [100]");
   options.size("--log-every", 1, out.log_every, "Steps between rows [10]");
   options.size("--tokens-at-once", 1, out.tokens_at_once,
-               "Tokens of a step that are in memory together; results do not depend on it [1024]");
+               "Tokens of a step that are in memory together; results do not depend on it [as many "
+               "as take 256 MiB, at least 1024]");
   options.flag("--recompute", out.recompute, "Compute activations twice rather than keep them");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype,
                  "What operands of products are rounded to; weights stay float");

@@ -61,8 +61,23 @@ TEST_CASE("train/trainer: bits do not depend on threads, parts of a batch, recom
   const auto alone = train(1, {});
   CHECK(alone == train(2, {}));
   CHECK(alone == train(3, {.tokens_at_once = 1}));
+  CHECK(alone == train(2, {.tokens_at_once = 100}));
   CHECK(alone == train(2, {.recompute = true, .tokens_at_once = 110}));
   CHECK(alone[4] < alone[0]);  // the same batch two steps later
+}
+
+TEST_CASE("train/cost: bytes of activations are those of the tensors that layers keep") {
+  const LlamaConfig c{.hidden_size = 10,
+                      .intermediate_size = 7,
+                      .num_hidden_layers = 3,
+                      .num_attention_heads = 4,
+                      .num_key_value_heads = 2,
+                      .head_dim = 5,
+                      .vocab_size = 9};
+  // hidden, middle; queries and attended of 20; keys and values of 10; 4 lse; gate and up of 7
+  const index_t shared = 10 + 2 * 20 + 2 * 10 + 4 + 2 * 7;
+  CHECK(activation_bytes(c, false) == 4 * 3 * (10 + shared));
+  CHECK(activation_bytes(c, true) == 4 * (3 * 10 + shared));
 }
 
 TEST_CASE("train/trainer: packed documents count as much as the documents apart") {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// \file
-/// Operations that training counts.
+/// What training costs, known before it runs: operations, and bytes of activations.
 
 #include "ropewalk/model/cost.hpp"
 
@@ -13,6 +13,17 @@ namespace ropewalk::inline ROPEWALK_ABI {
 inline double training_flops(const LlamaConfig& config, index_t length) {
   const ForwardFlops forward = forward_flops_by_part(config, length);
   return 3 * (forward.products + forward.head) + 3.5 * forward.attention;
+}
+
+/// Bytes that a token's activations take until its gradients are there, rows not rounded up: per
+/// layer the hidden state, queries, keys and values, attention's output, the hidden state after it,
+/// gate and up; with `recompute` the layers share all of these but the first.
+inline index_t activation_bytes(const LlamaConfig& c, bool recompute) {
+  const index_t shared = c.hidden_size + 2 * c.query_size() + 2 * c.key_value_size() +
+                         c.num_attention_heads + 2 * c.intermediate_size;
+  const index_t layers = c.num_hidden_layers;
+  return static_cast<index_t>(sizeof(float)) *
+         (layers * c.hidden_size + (recompute ? 1 : layers) * shared);
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -106,6 +106,8 @@ class TokenProducts {
   }
   /// Does the tasks over some runs of tokens, the longest first.
   void add_weight_gradients(std::span<const Interval> runs) {
+    const index_t workers = executor_.workers();
+    if (workers > 1 && std::ssize(tasks_) < 4 * workers) take_panels_apart();
     std::ranges::stable_sort(tasks_, std::greater<>(), &WeightGradientTask<T>::cost);
     for_each_dealt(executor_, static_cast<index_t>(tasks_.size()), [&](index_t i, index_t) {
       const WeightGradientTask<T>& t = tasks_[static_cast<std::size_t>(i)];
@@ -119,6 +121,19 @@ class TokenProducts {
   }
 
  private:
+  /// A task per panel: slower, but few large tasks leave workers without work.
+  void take_panels_apart() {
+    const std::size_t count = tasks_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      while (tasks_[i].panels.size() > 1) {
+        WeightGradientTask<T> last = tasks_[i];
+        last.panels.begin = --tasks_[i].panels.end;
+        last.dy += tasks_[i].panels.size() * panel_width;
+        tasks_.push_back(last);
+      }
+    }
+  }
+
   const TrainingKernels<T>& kernels_;
   const Executor& executor_;
   std::vector<WeightGradientTask<T>> tasks_;

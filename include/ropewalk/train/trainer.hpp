@@ -14,16 +14,19 @@
 #include "ropewalk/rope/position_map.hpp"
 #include "ropewalk/train/adamw.hpp"
 #include "ropewalk/train/add_gradients.hpp"
+#include "ropewalk/train/cost.hpp"
 #include "ropewalk/train/training_sequence.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
 struct TrainerOptions {
   AdamWConfig optimizer = {};
-  bool mask_documents = true;     ///< attention stops at the documents of a sequence
-  bool reset_positions = true;    ///< positions start from 0 at each document
-  bool recompute = false;         ///< activations twice rather than kept (add_gradients.hpp)
-  index_t tokens_at_once = 1024;  ///< of a part of a batch; changes memory and speed, no bit
+  bool mask_documents = true;   ///< attention stops at the documents of a sequence
+  bool reset_positions = true;  ///< positions start from 0 at each document
+  bool recompute = false;       ///< activations twice rather than kept (add_gradients.hpp)
+  /// Tokens of a part of a batch, or 0: as many as have 256 MiB of activations, at least 1024.
+  /// Parts cost memory and save waiting of workers for each other; they change no bit.
+  index_t tokens_at_once = 0;
 };
 
 /// What a step did.
@@ -50,7 +53,11 @@ class Trainer {
         state_(std::move(state)),
         gradients_(make_llama_gradients(trainable_.model.config)) {
     options_.optimizer.check();
-    require(options_.tokens_at_once >= 1, "tokens_at_once >= 1");
+    require(options_.tokens_at_once >= 0, "tokens_at_once >= 0");
+    if (options_.tokens_at_once == 0) {
+      const index_t bytes = activation_bytes(trainable_.model.config, options_.recompute);
+      options_.tokens_at_once = std::max<index_t>((index_t{256} << 20) / bytes, 1024);
+    }
   }
 
   const Llama<float>& model() const { return trainable_.model; }
