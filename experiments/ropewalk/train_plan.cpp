@@ -253,7 +253,7 @@ void add_train_options(Options& options, TrainOptions& out) {
   options.size("--log-every", 1, out.log_every, "Steps between rows [10]");
   options.size("--tokens-at-once", 1, out.tokens_at_once,
                "Tokens of a step that are in memory together; results do not depend on it [as many "
-               "as take 256 MiB, at least 1024]");
+               "as take 128 MiB, at least 1024]");
   options.flag("--recompute", out.recompute, "Compute activations twice rather than keep them");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype,
                  "What operands of products are rounded to; weights stay float");

@@ -24,7 +24,7 @@ struct TrainerOptions {
   bool mask_documents = true;   ///< attention stops at the documents of a sequence
   bool reset_positions = true;  ///< positions start from 0 at each document
   bool recompute = false;       ///< activations twice rather than kept (add_gradients.hpp)
-  /// Tokens of a part of a batch, or 0: as many as have 256 MiB of activations, at least 1024.
+  /// Tokens of a part of a batch, or 0: as many as have 128 MiB of activations, at least 1024.
   /// Parts cost memory and save waiting of workers for each other; they change no bit.
   index_t tokens_at_once = 0;
 };
@@ -56,7 +56,7 @@ class Trainer {
     require(options_.tokens_at_once >= 0, "tokens_at_once >= 0");
     if (options_.tokens_at_once == 0) {
       const index_t bytes = activation_bytes(trainable_.model.config, options_.recompute);
-      options_.tokens_at_once = std::max<index_t>((index_t{256} << 20) / bytes, 1024);
+      options_.tokens_at_once = std::max<index_t>((index_t{128} << 20) / bytes, 1024);
     }
   }
 
