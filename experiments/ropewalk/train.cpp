@@ -484,12 +484,15 @@ class TrainRun {
                     options_.out);
     remark(options_.quiet,
            fmt::format("{}: a checkpoint of {} steps and {} tokens; next: ropewalk sweep --model "
-                       "{}{} --lengths {}",
+                       "{}{} --lengths {}{}",
                        options_.out, position_.step, position_.tokens, options_.out,
                        corpus_.tokenizer() == nullptr     ? " --synthetic"
                        : start_.tokenizer_path == "bytes" ? " --text FILE --tokenizer bytes"
                                                           : " --text FILE",
-                       config.max_position_embeddings));
+                       config.max_position_embeddings,
+                       corpus_.tokenizer() == nullptr
+                           ? "; with --by-distance how far back it looks facts up"
+                           : ""));
   }
 
   const TrainOptions& options_;

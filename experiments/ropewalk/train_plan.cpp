@@ -218,6 +218,33 @@ void check_stage(const TrainStage& stage, const std::string& file, std::size_t n
   stage.optimizer.check();
 }
 
+/// Says which options have no effect since every stage has a value of its own.
+void remark_overridden(const TrainOptions& o, const JsonView& stages) {
+  struct Place {
+    const char* option;
+    bool given;
+    std::vector<const char*> members;
+  };
+  for (const Place& place : {Place{"--rope", !o.rope.empty(), {"rope"}},
+                             Place{"--length", o.length.has_value(), {"length"}},
+                             Place{"--batch-tokens", o.batch_tokens.has_value(), {"batch_tokens"}},
+                             Place{"--tokens", o.tokens.has_value(), {"tokens", "epochs"}},
+                             Place{"--lr", !std::isnan(o.learning_rate), {"lr"}},
+                             Place{"--lr-end", !std::isnan(o.learning_rate_end), {"lr_end"}},
+                             Place{"--warmup", !std::isnan(o.warmup), {"warmup"}},
+                             Place{"--decay", !o.decay.empty(), {"decay"}}}) {
+    const std::vector<JsonView> all = stages.elements();
+    const bool overridden = std::all_of(all.begin(), all.end(), [&](const JsonView& stage) {
+      return std::any_of(place.members.begin(), place.members.end(),
+                         [&](const char* member) { return stage.find(member).has_value(); });
+    });
+    if (place.given && overridden) {
+      remark(o.quiet, fmt::format("note: {} has no effect: every stage of {} has its own {}",
+                                  place.option, o.stages, fmt::join(place.members, " or ")));
+    }
+  }
+}
+
 }  // namespace
 
 void add_train_options(Options& options, TrainOptions& out) {
@@ -314,6 +341,7 @@ std::vector<TrainStage> train_stages(const TrainOptions& options, std::int64_t d
       stages.push_back(std::move(stage));
     }
     if (stages.empty()) document.view().refuse("at least one stage");
+    remark_overridden(options, document.view());
   }
   for (std::size_t i = 0; i < stages.size(); ++i) {
     for (MixturePart& part : stages[i].mixture) {

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <bit>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -6,6 +9,7 @@
 #include "ropewalk/attention/block_plan.hpp"
 #include "ropewalk/attention/masks.hpp"
 #include "ropewalk/attention/softmax_state.hpp"
+#include "ropewalk/core/rng.hpp"
 
 #include "support/random.hpp"
 
@@ -145,6 +149,38 @@ TEST_CASE("attention/softmax_state: pieces merge into the bits of one pass, in o
   SoftmaxState same = whole;
   merge(same, SoftmaxState{});
   CHECK(same.sum == whole.sum);
+}
+
+TEST_CASE("attention/softmax_state: lse as a float is the rounded one, also where that is close") {
+  const auto check = [](std::int32_t reference, double sum) {
+    const SoftmaxState state{reference, sum};
+    CAPTURE(reference);
+    CAPTURE(sum);
+    REQUIRE(std::bit_cast<std::uint32_t>(state.rounded_lse()) ==
+            std::bit_cast<std::uint32_t>(static_cast<float>(state.lse())));
+  };
+  const ropewalk::Random random{.seed = 4};
+  for (std::uint64_t i = 0; i < 20000; ++i) {
+    const auto reference = static_cast<std::int32_t>(2 * std::floor(60 * random.uniform(i)) - 60);
+    const double sum = std::exp2(20 * random.uniform(i + 100000) - 4);
+    check(reference, sum);
+    // Beside the point where rounding turns: e^(a float and a half of its last place).
+    const float value = SoftmaxState{reference, sum}.rounded_lse();
+    const double next = static_cast<double>(std::nextafter(value, 1e9f));
+    const double turn = (static_cast<double>(value) + next) / 2;
+    const double there = std::exp(turn - reference * ln_2);
+    for (const double step : {-1e-12, -1e-13, -1e-15, 0.0, 1e-15, 1e-13, 1e-12}) {
+      check(reference, there * (1 + step));
+    }
+    check(0, 1 + (random.uniform(i + 200000) - 0.5) * std::exp2(-static_cast<double>(i % 52)));
+  }
+  for (const double sum : {0.0, 1.0, 0x1p-1074, 0x1p-1010, 0x1.8p1010, -1.0,
+                           std::numeric_limits<double>::infinity()}) {
+    check(0, sum);
+    check(8, sum);
+  }
+  CHECK(std::isnan(SoftmaxState{2, std::numeric_limits<double>::quiet_NaN()}.rounded_lse()));
+  CHECK(SoftmaxState{}.rounded_lse() == -std::numeric_limits<float>::infinity());
 }
 
 TEST_CASE("attention/softmax_state: finished pieces merge to the mean over both") {

@@ -34,9 +34,16 @@ TEST_CASE("cli/train: mixtures with retrieval, growing windows and random positi
      "position_range": 512}])");
   const std::vector<std::string> more = {"--validate-lengths", "64,16", "--validate-every", "4",
                                          "--validate-windows", "3"};
-  const Outcome whole = run_program(folder, staged_words("whole", more));
+  std::vector<std::string> redundant = more;
+  redundant.insert(redundant.end(), {"--length", "32", "--tokens", "7", "--lr", "1e-3"});
+  const Outcome whole = run_program(folder, staged_words("whole", redundant));
   INFO(whole.err);
   REQUIRE(whole.exit_code == 0);
+  CHECK(whole.err.find("--length has no effect: every stage of stages.json has its own length") !=
+        std::string::npos);
+  CHECK(whole.err.find("--tokens has no effect") != std::string::npos);
+  CHECK(whole.err.find("--lr has no effect") == std::string::npos);
+  CHECK(whole.err.find("--by-distance") != std::string::npos);
   const std::vector<JsonDocument> rows = rows_of(whole.out);
   std::size_t validated = 0;
   for (const JsonDocument& row : rows) {

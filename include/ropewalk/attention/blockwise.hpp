@@ -213,7 +213,7 @@ class AttentionPass {
         simd::store_rounded_part<Arch>(out + c, V::load(rows.output + row * padded_ + c) * inverse,
                                        values_.head_dim - c);
       }
-      if (!call_.lse.empty()) call_.lse(head, token) = static_cast<float>(state.lse());
+      if (!call_.lse.empty()) call_.lse(head, token) = state.rounded_lse();
     }
   }
 

@@ -61,6 +61,19 @@ struct SoftmaxState {
     const double mantissa = std::frexp(sum, &exponent);
     return std::fma(static_cast<double>(reference) + exponent, ln_2, elementary::log(mantissa));
   }
+  /// lse() rounded to float, which a logarithm of 40 bits decides but once in a million rows.
+  float rounded_lse() const {
+    if (sum > 0x1p-1000 && sum < 0x1p1000) {
+      const auto [m, exponent] = elementary::detail::near_one(sum);
+      const double near = elementary::fma(static_cast<double>(reference + exponent), ln_2,
+                                          elementary::detail::rough_log(m));
+      // The logarithm's error; roundings here and in lse(), and ln_2's own error.
+      const double error = elementary::fma(std::fabs(near), 0x1p-50, 0x1p-40);
+      const auto least = static_cast<float>(near - error);
+      if (least == static_cast<float>(near + error)) return least;
+    }
+    return static_cast<float>(lse());
+  }
 };
 
 /// Factors of two states when they become one; an output that was accumulated (not yet divided by
