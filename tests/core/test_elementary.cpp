@@ -107,6 +107,30 @@ TEST_CASE("core/elementary: the quick logarithm and exponential have the bits of
   MESSAGE("decided: " << 100.0 * logs / count << " % and " << 100.0 * exps / count << " %");
 }
 
+TEST_CASE(
+    "core/elementary: an exponential as a float is the rounded one, also where that is close") {
+  const Random random{.seed = 9, .stream = 1, .step = 0};
+  const auto check = [](double x) {
+    CAPTURE(x);
+    REQUIRE(elementary::exp_to_float(x) == static_cast<float>(elementary::exp(x)));
+  };
+  for (std::uint64_t i = 0; i < 20000; ++i) {
+    const double u = random.uniform(i);
+    check(2 * u - 1);
+    check((u - 0.5) * std::ldexp(1.0, -static_cast<int>(i % 60)));
+    check((u - 0.5) * 300);
+    // Beside the point where rounding turns: log of a float and a half of its last place.
+    const float value = elementary::exp_to_float(2 * u - 1);
+    const double next = static_cast<double>(std::nextafter(value, 9.0f));
+    const double turn = std::log((static_cast<double>(value) + next) / 2);
+    for (const double step : {-1e-12, -5e-13, -1e-14, -1e-16, 0.0, 1e-16, 1e-14, 5e-13, 1e-12}) {
+      check(turn + step);
+    }
+  }
+  check(1), check(-1), check(0), check(std::nextafter(1.0, 2.0)), check(-200), check(200);
+  CHECK(std::isnan(elementary::exp_to_float(std::numeric_limits<double>::quiet_NaN())));
+}
+
 TEST_CASE("core/elementary: power_product is rounded once") {
   if (!wide_reference) {
     MESSAGE("skipped: long double is no wider than double here");

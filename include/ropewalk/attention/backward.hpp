@@ -161,7 +161,7 @@ class BackwardPass {
       const double lse = static_cast<double>(call_.lse(h, token)) * log2_e;
       const double m = std::fabs(lse) < 0x1p20 ? 2 * std::nearbyint(lse / 2) : 0;
       reference_[r] = static_cast<std::int32_t>(m);
-      factor_[r] = static_cast<float>(elementary::exp((m - lse) * ln_2));
+      factor_[r] = elementary::exp_to_float((m - lse) * ln_2);
       for (const auto& branch : call_.branches) clear(&branch.d_queries(token, h, 0));
     }
     std::int32_t loaded = -1;

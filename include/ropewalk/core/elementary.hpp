@@ -238,6 +238,20 @@ inline double exp(double x) {
   return detail::exp({x, 0});
 }
 
+/// exp(x) rounded to float; for |x| <= 1 a series of 40 bits decides that but once in 30 000 calls.
+inline float exp_to_float(double x) {
+  if (x >= -1 && x <= 1) {
+    // x^15 / 15! and what follows is below 2^-40.
+    const double near =
+        detail::polynomial(x, 1 / 87178291200.0, 1 / 6227020800.0, 1 / 479001600.0, 1 / 39916800.0,
+                           1 / 3628800.0, 1 / 362880.0, 1 / 40320.0, 1 / 5040.0, 1 / 720.0,
+                           1 / 120.0, 1 / 24.0, 1 / 6.0, 0.5, 1.0, 1.0);
+    const auto least = static_cast<float>(near - 0x1p-40);
+    if (least == static_cast<float>(near + 0x1p-40)) return least;
+  }
+  return static_cast<float>(exp(x));
+}
+
 /// base^(numerator / denominator), the quotient not rounded, for 0 < base < inf and a finite
 /// quotient; NaN otherwise. **Error:** below 0.501 ulp while the result is normal; exactly 1 for
 /// base 1 or numerator 0.
