@@ -38,7 +38,7 @@ struct Backward {
     for (index_t i = 0; i < d_output.size(); ++i) d_output[i] = in.values[d_output.size() - 1 - i];
     const AttentionBranch<float> branch{queries(), panels()};
     const AttentionCall<float> call{{&branch, 1}, &plan, heads(in.output), lse_view()};
-    const AttentionTasks tasks(call);
+    const AttentionTasks tasks(call, {});
     for (index_t i = 0; i < tasks.size(); ++i) {
       attend<simd::native>(call, tasks[i], scratch.data());
     }

@@ -114,7 +114,7 @@ struct PackedPanels {
                                    .plan = &plan,
                                    .output = {in.output.data() + from, extents},
                                    .lse = {}};
-    const AttentionTasks tasks(call);
+    const AttentionTasks tasks(call, executor);
     const index_t scratch_size = scratch.size() / threads;
     for_each_dealt(executor, tasks.size(), [&](index_t i, index_t worker) {
       attend<simd::native>(call, tasks[i], scratch.data() + worker % threads * scratch_size);

@@ -63,7 +63,7 @@ struct AttentionInput {
                                 .plan = &plan,
                                 .output = {output.data(), {tokens, heads, head_dim}},
                                 .lse = {}};
-    const AttentionTasks tasks(call);
+    const AttentionTasks tasks(call, {});
     for (index_t i = 0; i < tasks.size(); ++i) kernel(call, tasks[i], scratch.data());
   }
   /// Largest error of row t's output against double arithmetic, in units of the largest |value|

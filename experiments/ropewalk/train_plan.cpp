@@ -223,24 +223,24 @@ void remark_overridden(const TrainOptions& o, const JsonView& stages) {
   struct Place {
     const char* option;
     bool given;
-    std::vector<const char*> members;
+    std::vector<const char*> members;  // all that it is a default of
   };
   for (const Place& place : {Place{"--rope", !o.rope.empty(), {"rope"}},
-                             Place{"--length", o.length.has_value(), {"length"}},
+                             Place{"--length", o.length.has_value(), {"length", "batch_tokens"}},
                              Place{"--batch-tokens", o.batch_tokens.has_value(), {"batch_tokens"}},
-                             Place{"--tokens", o.tokens.has_value(), {"tokens", "epochs"}},
-                             Place{"--lr", !std::isnan(o.learning_rate), {"lr"}},
+                             Place{"--tokens", o.tokens.has_value(), {"tokens"}},
+                             Place{"--lr", !std::isnan(o.learning_rate), {"lr", "lr_end"}},
                              Place{"--lr-end", !std::isnan(o.learning_rate_end), {"lr_end"}},
                              Place{"--warmup", !std::isnan(o.warmup), {"warmup"}},
                              Place{"--decay", !o.decay.empty(), {"decay"}}}) {
     const std::vector<JsonView> all = stages.elements();
     const bool overridden = std::all_of(all.begin(), all.end(), [&](const JsonView& stage) {
-      return std::any_of(place.members.begin(), place.members.end(),
+      return std::all_of(place.members.begin(), place.members.end(),
                          [&](const char* member) { return stage.find(member).has_value(); });
     });
     if (place.given && overridden) {
       remark(o.quiet, fmt::format("note: {} has no effect: every stage of {} has its own {}",
-                                  place.option, o.stages, fmt::join(place.members, " or ")));
+                                  place.option, o.stages, fmt::join(place.members, " and ")));
     }
   }
 }
@@ -280,7 +280,7 @@ void add_train_options(Options& options, TrainOptions& out) {
   options.size("--log-every", 1, out.log_every, "Steps between rows [10]");
   options.size("--tokens-at-once", 1, out.tokens_at_once,
                "Tokens of a step that are in memory together; results do not depend on it [as many "
-               "as take 128 MiB, at least 1024]");
+               "as take 128 MiB, at least 1024; with --recompute 1024]");
   options.flag("--recompute", out.recompute, "Compute activations twice rather than keep them");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype,
                  "What operands of products are rounded to; weights stay float");

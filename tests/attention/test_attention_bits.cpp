@@ -160,25 +160,30 @@ TEST_CASE("attention/attention: two branches score near and far keys by rotation
 
 TEST_CASE("attention/blockwise: tasks are all blocks and key heads once, the latest blocks first") {
   struct Case {
-    index_t tokens, heads, key_heads, head_dim, together;
+    index_t tokens, heads, key_heads, head_dim, workers, together;
   };
   // Blocks of 96; 1 MiB of keys and values are 4096 tokens of 32 channels or 2048 of 64.
-  for (const Case& c : {Case{1, 2, 2, 64, 1},
-                        {600, 3, 3, 64, 1},
-                        {3072, 2, 2, 64, 4},
-                        {2976, 2, 2, 64, 1},
-                        {4096, 1, 1, 32, 1},
-                        {4097, 1, 1, 32, 4},
-                        {5000, 4, 2, 64, 2},
-                        {5000, 8, 1, 64, 1}}) {
+  for (const Case& c : {Case{1, 2, 2, 64, 1, 1},
+                        {600, 3, 3, 64, 1, 1},
+                        {3072, 2, 2, 64, 2, 4},
+                        {3072, 2, 2, 64, 3, 2},
+                        {3072, 2, 2, 64, 9, 1},
+                        {2049, 1, 1, 64, 1, 2},
+                        {2048, 1, 1, 64, 1, 1},
+                        {4096, 1, 1, 32, 1, 1},
+                        {4097, 1, 1, 32, 1, 4},
+                        {5000, 4, 2, 64, 1, 2},
+                        {5000, 8, 1, 64, 1, 1}}) {
     CAPTURE(c.tokens);
+    CAPTURE(c.workers);
     const BlockPlan plan = make_block_plan(Causal{}, c.tokens);
     const index_t blocks = std::ssize(plan.query_blocks);
     const AttentionBranch<float> branch{
         {}, {nullptr, nullptr, plan.key_slots, c.key_heads, c.head_dim}};
     const AttentionCall<float> call{
         {&branch, 1}, &plan, {nullptr, {c.tokens, c.heads, c.head_dim}}, {}};
-    const AttentionTasks tasks(call);
+    const auto nothing = [](void*, WorkerTask) {};
+    const AttentionTasks tasks(call, Executor(nullptr, c.workers, nothing));
     CHECK(tasks.size() == (blocks + c.together - 1) / c.together * c.key_heads);
     std::vector<int> seen(static_cast<std::size_t>(blocks * c.key_heads), 0);
     index_t before = blocks;

@@ -39,8 +39,8 @@ TEST_CASE("cli/train: mixtures with retrieval, growing windows and random positi
   const Outcome whole = run_program(folder, staged_words("whole", redundant));
   INFO(whole.err);
   REQUIRE(whole.exit_code == 0);
-  CHECK(whole.err.find("--length has no effect: every stage of stages.json has its own length") !=
-        std::string::npos);
+  CHECK(whole.err.find("--length has no effect: every stage of stages.json has its own length and "
+                       "batch_tokens") != std::string::npos);
   CHECK(whole.err.find("--tokens has no effect") != std::string::npos);
   CHECK(whole.err.find("--lr has no effect") == std::string::npos);
   CHECK(whole.err.find("--by-distance") != std::string::npos);

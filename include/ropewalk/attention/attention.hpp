@@ -92,7 +92,7 @@ void attention(HeadsView<const float> q, HeadsView<const float> k, HeadsView<con
   const AttentionCall<float> call{{&branch, 1}, &plan, out, lse};
   const index_t scratch_size = attention_scratch_size<float>(head_dim);
   float* scratch = take(checked_mul(options.executor.workers(), scratch_size, "scratch"));
-  const AttentionTasks tasks(call);
+  const AttentionTasks tasks(call, options.executor);
   for_each_dealt(options.executor, tasks.size(), [&](index_t i, index_t worker) {
     attend<Arch>(call, tasks[i], scratch + worker * scratch_size);
   });

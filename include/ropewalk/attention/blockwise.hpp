@@ -9,6 +9,7 @@
 
 #include "ropewalk/attention/block_plan.hpp"
 #include "ropewalk/attention/row_tiles.hpp"
+#include "ropewalk/core/executor.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -63,21 +64,22 @@ index_t attention_scratch_size(index_t head_dim) {
 }
 
 /// The tasks of a layer, the longest first where later queries see more keys. Where keys and values
-/// of a head exceed what stays in the L2 cache, a task has blocks enough for a bundle.
+/// of a head exceed what stays in the L2 cache, a task has blocks enough for a bundle, unless few
+/// tasks would be left for each worker.
 class AttentionTasks {
  public:
   template <class T>
-  explicit AttentionTasks(const AttentionCall<T>& call)
+  AttentionTasks(const AttentionCall<T>& call, const Executor& executor)
       : num_blocks_(std::ssize(call.plan->query_blocks)),
         key_heads_(call.branches[0].panels.num_heads) {
     index_t keys = 0;
     for (const Segment& s : call.plan->segments) keys = std::max(keys, s.num_keys());
     const index_t token_bytes =
         2 * call.branches[0].panels.head_dim * static_cast<index_t>(sizeof(T));
-    const bool few = num_blocks_ < 8 * detail::bundle_size;
-    if (keys * token_bytes > 2 * kept_bytes && !few) {
-      together_ = std::max<index_t>(detail::bundle_size * key_heads_ / call.output.extent(1), 1);
-    }
+    if (keys * token_bytes <= 2 * kept_bytes) return;
+    together_ = std::max<index_t>(detail::bundle_size * key_heads_ / call.output.extent(1), 1);
+    const index_t workers = executor.concurrent() ? executor.workers() : 1;
+    while (together_ > 1 && size() < 8 * workers) together_ /= 2;
   }
   index_t size() const { return (num_blocks_ + together_ - 1) / together_ * key_heads_; }
   AttentionTask operator[](index_t i) const {
@@ -162,7 +164,7 @@ class AttentionPass {
   }
 
  private:
-  /// f(range) for the ranges of each rows of the bundle, which are rows_ meanwhile.
+  /// f(range) for the ranges of all rows of the bundle, which are rows_ meanwhile.
   template <class F>
   void for_each_range(F&& f) {
     for (index_t i = 0; i < size_; ++i) {

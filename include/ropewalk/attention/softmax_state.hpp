@@ -61,7 +61,7 @@ struct SoftmaxState {
     const double mantissa = std::frexp(sum, &exponent);
     return std::fma(static_cast<double>(reference) + exponent, ln_2, elementary::log(mantissa));
   }
-  /// lse() rounded to float, which a logarithm of 40 bits decides but once in a million rows.
+  /// lse() rounded to float, which a logarithm of 40 bits decides but once in some 100 000 rows.
   float rounded_lse() const {
     if (sum > 0x1p-1000 && sum < 0x1p1000) {
       const auto [m, exponent] = elementary::detail::near_one(sum);

@@ -133,6 +133,7 @@ void for_each_dealt(const Executor& executor, index_t tasks, F&& f) {
 /// left of others' when its own is done. For tasks of even cost whose neighbours share data.
 template <class F>
 void for_each_in_runs(const Executor& executor, index_t tasks, F&& f) {
+  if (tasks >> 32 != 0) return for_each_dealt(executor, tasks, f);
   if (!executor.concurrent()) {
     executor.run([&](index_t worker, index_t workers) {
       const index_t end = tasks * (worker + 1) / workers;

@@ -318,7 +318,7 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
         .plan = plan.blocks,
         .output = {const_cast<T*>(queries.data()), queries.extents(), queries.strides()},
         .lse = {}};
-    const AttentionTasks tasks(call);
+    const AttentionTasks tasks(call, executor);
     for_each_dealt(executor, tasks.size(), [&](index_t i, index_t worker) {
       kernels.attend(call, tasks[i], scratch_of(worker));
     });

@@ -84,7 +84,7 @@ class GradientPass {
         .plan = plan(l).blocks,
         .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
-    const AttentionTasks tasks(call);
+    const AttentionTasks tasks(call, executor_);
     for_each_dealt(executor_, tasks.size(), [&](index_t i, index_t worker) {
       kernels_.forward.attend(call, tasks[i], scratch(worker));
     });

@@ -24,8 +24,9 @@ struct TrainerOptions {
   bool mask_documents = true;   ///< attention stops at the documents of a sequence
   bool reset_positions = true;  ///< positions start from 0 at each document
   bool recompute = false;       ///< activations twice rather than kept (add_gradients.hpp)
-  /// Tokens of a part of a batch, or 0: as many as have 128 MiB of activations, at least 1024.
-  /// Parts cost memory and save waiting of workers for each other; they change no bit.
+  /// Tokens of a part of a batch, or 0: as many as take 128 MiB, at least 1024; with recompute
+  /// 1024. More of them cost memory and make workers wait for each other less often; they change no
+  /// bit.
   index_t tokens_at_once = 0;
 };
 
@@ -55,8 +56,8 @@ class Trainer {
     options_.optimizer.check();
     require(options_.tokens_at_once >= 0, "tokens_at_once >= 0");
     if (options_.tokens_at_once == 0) {
-      const index_t bytes = activation_bytes(trainable_.model.config, options_.recompute);
-      options_.tokens_at_once = std::max<index_t>((index_t{128} << 20) / bytes, 1024);
+      const index_t fit = (index_t{128} << 20) / token_bytes(trainable_.model.config, false);
+      options_.tokens_at_once = options_.recompute ? 1024 : std::max<index_t>(fit, 1024);
     }
   }
 
