@@ -118,10 +118,15 @@ TEST_CASE("core/executor: workers that are done take over tasks of one that is h
     constexpr index_t tasks = 30;
     std::atomic<index_t> done = 0;
     std::atomic<bool> first = true;
-    // Whoever comes first waits until all other tasks are done, also those of its own run.
+    bool alone = false;  // of whoever comes first
+    // It waits until all other tasks are done, also those of its own run; or a minute.
     const auto task = [&](index_t, index_t) {
       if (first.exchange(false)) {
-        while (done < tasks - 1) std::this_thread::yield();
+        const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+        while (done < tasks - 1 && std::chrono::steady_clock::now() < end) {
+          std::this_thread::yield();
+        }
+        alone = done < tasks - 1;
       }
       ++done;
     };
@@ -131,6 +136,7 @@ TEST_CASE("core/executor: workers that are done take over tasks of one that is h
       for_each_in_runs(pool.executor(), tasks, task);
     }
     CHECK(done == tasks);
+    CHECK(!alone);
   }
 }
 

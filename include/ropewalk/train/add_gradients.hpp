@@ -21,8 +21,8 @@ struct GradientOptions {
 ///
 /// T is what operands of products are rounded to (docs/design.md, Training); all else is float.
 ///
-/// Activations are kept in fp32 for every T: about 4 L (2 C + 2 H D + 2 K D + 2 F) bytes a token,
-/// with `recompute` 4 (L C + ...) for one more forward pass (token_bytes() in train/cost.hpp);
+/// Activations are kept in fp32 for every T: about 4 L (2 C + 2 H D + 2 K D + 2 F) bytes a token
+/// (token_bytes() in train/cost.hpp), with `recompute` 4 (L C + ...) for one more forward pass;
 /// gradients have the same bits either way.
 /// **Cost:** 3 times a forward pass, and the head's product once more.
 /// **Source:** arXiv:2307.08691 (attention), arXiv:2411.09009 (head).

@@ -56,7 +56,7 @@ class Trainer {
     options_.optimizer.check();
     require(options_.tokens_at_once >= 0, "tokens_at_once >= 0");
     if (options_.tokens_at_once == 0) {
-      const index_t fit = (index_t{128} << 20) / token_bytes(trainable_.model.config, false);
+      const index_t fit = (index_t{128} << 20) / token_bytes(trainable_.model.config);
       options_.tokens_at_once = options_.recompute ? 1024 : std::max<index_t>(fit, 1024);
     }
   }
