@@ -24,6 +24,17 @@ namespace bench {
 using namespace ropewalk;
 using namespace measure;
 
+/// Calls f.template operator()<Arch>() for the instruction set that products of T are measured
+/// with: that of this build, and matrix tiles for bf16 where the machine has them.
+template <class T, class F>
+decltype(auto) with_instructions(F&& f) {
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__)
+  static const bool has_tiles = simd::request_matrix_tiles();
+  if (std::is_same_v<T, bf16> && has_tiles) return f.template operator()<simd::amx>();
+#endif
+  return f.template operator()<simd::native>();
+}
+
 /// What one run of a kernel does, and thereby what limits it.
 struct Work {
   double flops = 0;  ///< where not 0: against multiply-adds from registers
@@ -38,8 +49,10 @@ struct Work {
   std::function<double()> limit() const {
     const TimeBase base = time_base_of(executor);
     if (flops > 0) {
-      const FmaProbe probe =
-          bf16s ? fma_probe<simd::native, bf16>() : fma_probe<simd::native, float>();
+      const auto probe_of = [&]<class T>(T) {
+        return with_instructions<T>([]<class Arch>() { return fma_probe<Arch, T>(); });
+      };
+      const FmaProbe probe = bf16s ? probe_of(bf16{}) : probe_of(float{});
       const index_t rounds = fma_rounds(probe, 0.3e-3);
       return [=, e = executor] { return fma_gflops_of(probe, rounds, e, base); };
     }

@@ -117,7 +117,9 @@ struct PackedPanels {
     const AttentionTasks tasks(call, executor);
     const index_t scratch_size = scratch.size() / threads;
     for_each_dealt(executor, tasks.size(), [&](index_t i, index_t worker) {
-      attend<simd::native>(call, tasks[i], scratch.data() + worker % threads * scratch_size);
+      with_instructions<bf16>([&]<class Arch>() {
+        attend<Arch>(call, tasks[i], scratch.data() + worker % threads * scratch_size);
+      });
     });
   }
 };
@@ -204,7 +206,9 @@ struct Decode {
   AttentionInput<T> in;
 
   Decode(index_t n, index_t d) : in(1, 8, 8, d, n - 1, query_deviation(d)) {}
-  void run() { in.attend(&attend<simd::native, T>); }
+  void run() {
+    with_instructions<T>([&]<class Arch>() { in.attend(&attend<Arch, T>); });
+  }
   std::string fault() {
     run();
     return fault_of(in.error_of_row(0), allowed_error<T>);

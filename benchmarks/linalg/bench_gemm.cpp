@@ -69,8 +69,9 @@ void row_by_row(Operands<float>& x, const PackedMatrix<float>& w, index_t first,
 /// as the tile has rows.
 template <class T>
 void tiled(Operands<T>& x, const PackedMatrix<T>& w, index_t first, index_t count) {
-  gemm<simd::native>(x.a.data() + first * x.lda, x.lda, count, w, x.c.data() + first * x.ldc,
-                     x.ldc);
+  with_instructions<T>([&]<class Arch>() {
+    gemm<Arch>(x.a.data() + first * x.lda, x.lda, count, w, x.c.data() + first * x.ldc, x.ldc);
+  });
 }
 
 /// Eigen's product of the same row-major operands; it packs both at every call.

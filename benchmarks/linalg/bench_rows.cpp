@@ -60,8 +60,8 @@ struct SwiGlu {
 
   SwiGlu(ProductShape s, index_t thread_count)
       : shape(s),
-        lda(spread_stride(s.inputs)),
-        ldo(spread_stride(s.outputs)),
+        lda(spread_stride<T>(s.inputs)),
+        ldo(spread_stride<T>(s.outputs)),
         a(random_buffer<T>(s.rows * lda, 1)),
         gate_rows(random_buffer<T>(s.outputs * s.inputs, 2, deviation())),
         up_rows(random_buffer<T>(s.outputs * s.inputs, 3, deviation())),
@@ -71,8 +71,10 @@ struct SwiGlu {
         threads(thread_count) {}
   void run(const Executor& executor) {
     share_rows(executor, shape.rows, threads.count() == 1, [&](index_t first, index_t count) {
-      gemm_swiglu<simd::native>(a.data() + first * lda, lda, count, gate, up,
-                                out.data() + first * ldo, ldo);
+      with_instructions<T>([&]<class Arch>() {
+        gemm_swiglu<Arch>(a.data() + first * lda, lda, count, gate, up, out.data() + first * ldo,
+                          ldo);
+      });
     });
   }
   std::string fault() {

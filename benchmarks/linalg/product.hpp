@@ -57,7 +57,7 @@ struct Operands {
 
   explicit Operands(ProductShape s)
       : shape(s),
-        lda(spread_stride(s.inputs)),
+        lda(spread_stride<T>(s.inputs)),
         ldc(spread_stride(s.outputs)),
         a(random_buffer<T>(s.rows * lda, 1)),
         w(random_buffer<T>(s.outputs * s.inputs, 2)),

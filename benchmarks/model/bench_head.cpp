@@ -26,7 +26,7 @@ struct Head {
   Head(index_t channels, index_t vocab, index_t thread_count)
       : threads(thread_count),
         rows(head_rows * thread_count),
-        stride(spread_stride(channels)),
+        stride(spread_stride<T>(channels)),
         hidden(random_buffer<T>(rows * stride, 1, log2_e)),
         matrix(random_matrix<T>(vocab, channels, 2, 1 / std::sqrt(static_cast<double>(channels)))),
         targets(random_ids(rows, vocab, 3)),
@@ -35,9 +35,11 @@ struct Head {
     for_each_in_runs(executor, rows / head_rows, [&](index_t tile, index_t) {
       const auto first = static_cast<std::size_t>(tile * head_rows);
       constexpr auto count = static_cast<std::size_t>(head_rows);
-      head_nll<simd::native>(hidden.data() + tile * head_rows * stride, stride,
-                             std::span<const TokenId>(targets).subspan(first, count), matrix,
-                             std::span(results).subspan(first, count));
+      with_instructions<T>([&]<class Arch>() {
+        head_nll<Arch>(hidden.data() + tile * head_rows * stride, stride,
+                       std::span<const TokenId>(targets).subspan(first, count), matrix,
+                       std::span(results).subspan(first, count));
+      });
     });
   }
   std::string fault() {

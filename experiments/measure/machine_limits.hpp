@@ -79,6 +79,13 @@ template <class Arch>
   simd::unroll<chains>([&](auto i) __attribute__((always_inline)) { sink = max_lane(x[i]); });
 }
 
+/// `rounds` products of matrix tiles for each of four sums, from registers alone.
+template <class Arch>
+[[gnu::noinline]] void spin_tiles(index_t rounds) {
+  simd::MatrixTiles<Arch> tiles;
+  tiles.multiply_registers(rounds);
+}
+
 }  // namespace detail
 
 /// A loop of multiply-adds from registers alone and what a round of it computes, as plain data: a
@@ -88,12 +95,16 @@ struct FmaProbe {
   double flops_per_round = 0;  ///< 2 a multiply-add
 };
 
-/// Of what products multiply whose operands are stored as T: for bf16 its dot product of pairs
-/// where Arch has one, else the float multiply-adds that operands are widened for.
+/// Of what products multiply whose operands are stored as T: for bf16 matrix tiles or the dot
+/// product of pairs where Arch has them, else the float multiply-adds that operands are widened
+/// for.
 template <class Arch, class T = float>
 FmaProbe fma_probe() {
   constexpr double flops = 2.0 * simd::lanes * static_cast<double>(detail::fma_chains<Arch>);
-  if constexpr (std::is_same_v<simd::Multiplied<Arch, T>, bf16>) {
+  if constexpr (simd::takes_matrix_tiles<Arch, T>) {
+    constexpr auto multiply_adds = simd::tile_block * simd::tile_block * simd::tile_depth;
+    return {.spin = &detail::spin_tiles<Arch>, .flops_per_round = 2.0 * multiply_adds};
+  } else if constexpr (std::is_same_v<simd::Multiplied<Arch, T>, bf16>) {
     return {.spin = &detail::spin_pairs<Arch>, .flops_per_round = 2 * flops};
   } else {
     return {.spin = &detail::spin_fma<Arch>, .flops_per_round = flops};

@@ -245,7 +245,7 @@ int run_bench(Arguments arguments) {
   options.size("--repetitions", 1, repetitions, "Timed passes after one that warms up [5]");
   options.size("--threads", 1, threads, "Threads [all]");
   options.choice("--dtype", {"f32", "bf16"}, dtype, "Arithmetic of the model");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16"}, isa,
+  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"}, isa,
                  "Instruction set");
   options.natural("--seed", seed, "Seed of weights and tokens [0]");
   options.choice("--format", {"table", "csv", "jsonl"}, format, "Form of the output");
@@ -318,10 +318,13 @@ int run_bench(Arguments arguments) {
       break;
   }
   flush_output();
-  const bool pairs = dtype == "bf16" && kernels.fma_b16.spin != kernels.fma.spin;
+  const bool tiles = kernels.b16.numerics != std::string_view(numerics_id);
+  const char* probed = dtype == "f32" || kernels.fma_b16.spin == kernels.fma.spin
+                           ? "float multiply-adds"
+                       : tiles ? "products of bf16 matrix tiles"
+                               : "bf16 dot products";
   remark(quiet, fmt::format("limit: probes of {} {} on {} thread{} before and after each pass",
-                            kernels.isa(), pairs ? "bf16 dot products" : "float multiply-adds",
-                            workers, workers == 1 ? "" : "s"));
+                            kernels.isa(), probed, workers, workers == 1 ? "" : "s"));
   return 0;
 }
 

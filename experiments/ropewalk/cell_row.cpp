@@ -65,7 +65,7 @@ Row row_origin(const ModelOptions& options, const LoadedModel& model, const Scor
           {"compiler", std::string(ropewalk_build::compiler)},
           {"build", fmt::format("{} {}", ropewalk_build::build_type, ropewalk_build::flags)},
           {"isa", std::string(model.isa())},
-          {"numerics_id", std::string(numerics_id)},
+          {"numerics_id", std::string(model.numerics())},
           {"dtype", options.dtype},
           {"angles", options.angles},
           {"pair_layout", std::string(pair_layout_name(model.config().pair_layout))},

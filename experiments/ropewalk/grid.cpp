@@ -41,7 +41,7 @@ Row grid_configuration(const Grid& grid, const Evaluation& evaluation, const Mod
     protocols.push_back(canonical_text(evaluation.plan(r).protocol));
   }
   return {{"schema", row_schema},
-          {"numerics_id", std::string(numerics_id)},
+          {"numerics_id", std::string(model.numerics())},
           {"dtype", options.dtype},
           {"angles", options.angles},
           {"pair_layout", std::string(pair_layout_name(model.config().pair_layout))},

@@ -24,8 +24,8 @@
 
 /// Writes the IsaTables of this unit's widest instruction set to `out`; returns its name.
 extern "C" const char* ROPEWALK_ISA_GETTER(void* out, std::size_t size) {
-  const ropewalk::IsaTables tables = ropewalk::make_isa_tables<ropewalk::simd::native>();
+  const ropewalk::IsaTables tables = ropewalk::make_isa_tables<ropewalk::simd::widest>();
   if (size != sizeof tables) return "";
   std::memcpy(out, &tables, sizeof tables);
-  return tables.f32.isa;
+  return tables.name;
 }

@@ -30,7 +30,9 @@ bool machine_has(std::string_view isa) {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (isa == "avx2") return avx2;
   if (isa == "avx512") return avx512;
-  if (isa == "avx512bf16") return avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (isa == "avx512bf16") return avx512bf16;
+  if (isa == "amx") return avx512bf16 && simd::request_matrix_tiles();
 #endif
   static_cast<void>(isa);
   return false;
@@ -64,18 +66,22 @@ const std::vector<IsaTables>& available_kernels() {
       const auto same = [&](const IsaTables& t) { return std::string_view(t.isa()) == set.isa(); };
       if (std::none_of(tables.begin(), tables.end(), same)) tables.push_back(set);
     };
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
+    if (machine_has("amx")) add(make_isa_tables<simd::amx>());
+#endif
     add(make_isa_tables<simd::native>());
 #if defined(__AVX512F__) && defined(__AVX2__) && defined(__FMA__)
     add(make_isa_tables<simd::avx2>());
 #endif
     add(make_isa_tables<simd::portable>());
-    for (std::size_t i = 0; i + 1 < tables.size(); ++i) {
-      if (std::string_view(tables[i].isa()) != "avx512bf16") continue;
-      if (!pairs_pay(tables[i])) {  // the next best set widens, and gives the same bits
-        tables[i].b16 = tables[i + 1].b16;
+    for (std::size_t i = tables.size() - 1; i-- > 0;) {
+      const std::string_view name = tables[i].isa();
+      if (name == "avx512bf16" && !pairs_pay(tables[i])) {
+        tables[i].b16 = tables[i + 1].b16;  // the next best set widens, and gives the same bits
         tables[i].train_b16 = tables[i + 1].train_b16;
         tables[i].fma_b16 = tables[i + 1].fma_b16;
       }
+      if (name == "amx") tables[i] = with_matrix_tiles(tables[i + 1], tables[i]);
     }
     return tables;
   }();

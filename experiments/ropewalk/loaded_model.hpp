@@ -68,6 +68,7 @@ struct LoadedModel {
   }
   const LlamaConfig& config() const;
   const char* isa() const;
+  const char* numerics() const;  ///< the numerics_id of its results
   /// forward_memory() without a cache, of the model's dtype.
   ForwardMemory memory_of(const BatchShape& batch, index_t workers) const;
 

@@ -75,11 +75,17 @@ std::string help_text() {
   return text;
 }
 
+/// How bf16 operands are added up where that has an id of its own.
+std::string bf16_numerics() {
+  const std::string id = available_kernels().front().b16.numerics;
+  return id == numerics_id ? "" : ", of bf16 " + id;
+}
+
 std::string version_report() {
   return "ropewalk " + version_text() + "\ngit revision: " + ropewalk_build::git_revision +
          "\ncompiler: " + ropewalk_build::compiler + "\nflags: " + ropewalk_build::flags +
          "\nisa: " + available_kernels().front().isa() + ", of " + compiled_isas() +
-         "\nnumerics_id: " + numerics_id + "\n";
+         "\nnumerics_id: " + numerics_id + bf16_numerics() + "\n";
 }
 
 /// The command that the first one or two words name, and the number of words.

@@ -242,11 +242,15 @@ class TrainRun {
     }
   }
 
+  const char* numerics() const {
+    return with_dtype(options_.dtype, [&]<class T>(T) { return isa_.training<T>().numerics; });
+  }
+
   void open_folder() {
     Row configuration = {{"from", start_.from},
                          {"seed", static_cast<std::uint64_t>(options_.seed)},
                          {"texts_hash", hash_text(corpus_.hash())},
-                         {"numerics_id", std::string(numerics_id)},
+                         {"numerics_id", std::string(numerics())},
                          {"kernels", options_.dtype}};
     std::vector<std::string> described;
     for (const TrainStage& stage : stages_) described.push_back(describe(stage));

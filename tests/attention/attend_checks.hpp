@@ -48,13 +48,13 @@ inline Result rows_of(const Result& r, index_t queries, index_t begin, index_t e
   return out;
 }
 
-template <class T, class Mask>
+template <class T, class Sums, class Mask>
 void check(const Problem& p, const Mask& mask) {
   const BlockPlan plan = make_block_plan(mask, p.queries, {}, p.keys - p.queries);
   const Expected<T> expected(p, [&](index_t i, index_t j) { return mask.visible(i, j); });
-  const Result first = attend_all<simd::portable, T>(p, plan);
+  const Result first = attend_all<typename Sums::Reference, T>(p, plan);
   CHECK(expected.misses(first) == 0);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     CHECK(attend_all<Arch, T>(p, plan, {.in_place = true, .backwards = true}) == first);
     CHECK(attend_all<Arch, T>(p, plan, {.together = 3}) == first);
   });
@@ -69,7 +69,7 @@ struct Holes {
   bool visible(index_t i, index_t j) const { return j <= i && j != 0 && (i < 12 || i >= 25); }
 };
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_sizes() {
   constexpr index_t pasts[] = {0, 1, 37, 63, 64, 101};
   std::size_t n = 0;
@@ -80,50 +80,51 @@ void check_sizes() {
       CAPTURE(d);
       CAPTURE(queries);
       CAPTURE(past);
-      check<T>(Problem(queries, queries + past, 2, 1, d), Causal{});
+      check<T, Sums>(Problem(queries, queries + past, 2, 1, d), Causal{});
     }
   }
   // A query block and one row more, and key blocks to their last key and one more.
-  check<T>(Problem(97, 97, 1, 1, 16), Causal{});
-  for (const index_t keys : {511, 512, 513, 1025}) check<T>(Problem(7, keys, 1, 1, 16), Causal{});
+  check<T, Sums>(Problem(97, 97, 1, 1, 16), Causal{});
+  for (const index_t keys : {511, 512, 513, 1025})
+    check<T, Sums>(Problem(7, keys, 1, 1, 16), Causal{});
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_decode() {
   for (const index_t ratio : {1, 2, 3, 4, 5, 6, 7, 8}) {
     for (const index_t keys : {index_t{1}, index_t{71}, 514 + ratio}) {
       CAPTURE(ratio);
       CAPTURE(keys);
-      check<T>(Problem(1, keys, 2 * ratio, 2, ratio % 2 == 0 ? 64 : 34), Causal{});
+      check<T, Sums>(Problem(1, keys, 2 * ratio, 2, ratio % 2 == 0 ? 64 : 34), Causal{});
     }
   }
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_masks() {
   const Problem p(139, 139, 2, 1, 24), long_one(45, 560, 1, 1, 16);
   const std::vector<std::int32_t> documents = {0, 1, 4, 67, 68, 131, 139};
   const CausalDocuments packed(documents);
-  check<T>(p, Full{});
-  check<T>(p, packed);
+  check<T, Sums>(p, Full{});
+  check<T, Sums>(p, packed);
   for (const index_t window : {1, 2, 17, 70}) {
     CAPTURE(window);
-    check<T>(p, SlidingWindow(window));
-    check<T>(long_one, SlidingWindow(window));
+    check<T, Sums>(p, SlidingWindow(window));
+    check<T, Sums>(long_one, SlidingWindow(window));
   }
-  check<T>(p, Intersection{packed, SlidingWindow(9)});
-  check<T>(p, Comb{});
-  check<T>(p, Holes{});
-  check<T>(long_one, Comb{});
-  check<T>(long_one, Intersection{Comb{}, SlidingWindow(30)});
+  check<T, Sums>(p, Intersection{packed, SlidingWindow(9)});
+  check<T, Sums>(p, Comb{});
+  check<T, Sums>(p, Holes{});
+  check<T, Sums>(long_one, Comb{});
+  check<T, Sums>(long_one, Intersection{Comb{}, SlidingWindow(30)});
 }
 
-template <class T>
-void check_bits() {
+template <class Arch, class T, class Sums>
+void check_bits_of() {
   const Problem p(623, 623, 2, 1, 24);
   const auto run = [](const Problem& q, const auto& mask, const AttendSetting& setting = {}) {
     const BlockPlan plan = make_block_plan(mask, q.queries, {}, q.keys - q.queries);
-    return attend_all<simd::native, T>(q, plan, setting);
+    return attend_all<Arch, T>(q, plan, setting);
   };
   const Result whole = run(p, Causal{});
   for (const int workers : {2, 3}) {
@@ -134,7 +135,7 @@ void check_bits() {
     CHECK(run(p, Causal{}, {.in_place = true, .together = together}) == whole);
   }
   const BlockPlan plan = make_block_plan(Causal{}, p.queries);
-  for_each_arch([&]<class Arch>() { CHECK(attend_all<Arch, T>(p, plan) == whole); });
+  for_each_arch<Sums>([&]<class Other>() { CHECK(attend_all<Other, T>(p, plan) == whole); });
   for (const index_t count : {1, 2, 5, 6, 97, 511, 512, 513, 600}) {
     CAPTURE(count);
     CHECK(run(prefix_of(p, count), Causal{}) == rows_of(whole, 623, 0, count));
@@ -155,6 +156,10 @@ void check_bits() {
     CHECK(run(alone, Causal{}) == rows_of(packed, 623, begin, begin + length));
   }
 }
+template <class T, class Sums = SumsOfPairs>
+void check_bits() {
+  with_fastest_arch<Sums>([]<class Arch>() { check_bits_of<Arch, T, Sums>(); });
+}
 
 /// The rows of `after` that differ from `before`.
 inline std::vector<index_t> changed_rows(const Result& before, const Result& after,
@@ -166,13 +171,14 @@ inline std::vector<index_t> changed_rows(const Result& before, const Result& aft
   return rows;
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_not_finite() {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   const Problem p(41, 58, 1, 1, 16);  // query 0 sees keys 0 .. 17
   const BlockPlan plan = make_block_plan(Causal{}, p.queries, {}, p.keys - p.queries);
-  for_each_arch([&]<class Arch>() {
-    constexpr auto tile = static_cast<index_t>(GemmTile<Arch>::rows);
+  for_each_arch<Sums>([&]<class Arch>() {
+    constexpr index_t tile = detail::most_tile_rows<Arch, T>;
+    constexpr index_t group = simd::takes_matrix_tiles<Arch, T> ? simd::tile_depth : depth_group<T>;
     const Result before = attend_all<Arch, T>(p, plan);
     for (const index_t key : {19, 20, 34, 41, 57}) {
       CAPTURE(key);
@@ -181,9 +187,9 @@ void check_not_finite() {
       broken.v[static_cast<std::size_t>(key * 16 + 3)] = nan;
       const Result values = attend_all<Arch, T>(broken, plan);
       // A weight of zero does not hide NaN: rows beside one that sees it in a tile may have it, and
-      // of bf16 the tile before, when its last key is the first of the pair.
-      const index_t pair = key / depth_group<T> * depth_group<T>;
-      const index_t first = std::max<index_t>(pair - 17, 0) / tile * tile;
+      // of bf16 the tile before, when its last key is in the same pair or group of pairs.
+      const index_t begin = key / group * group;
+      const index_t first = std::max<index_t>(begin - 17, 0) / tile * tile;
       for (index_t t = 0; t < 41; ++t) {
         const auto at = static_cast<std::size_t>(t * 16);
         if (t >= seeing) CHECK(std::isnan(values.out[at + 3]));

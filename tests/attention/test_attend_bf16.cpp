@@ -20,3 +20,15 @@ TEST_CASE("attention/blockwise: bf16 have the same bits in every composition") {
 TEST_CASE("attention/blockwise: bf16, NaN and infinity reach the rows that see them") {
   check_not_finite<bf16>();
 }
+
+TEST_CASE("attention/blockwise: bf16 by matrix tiles agree with the formula in double") {
+  check_sizes<bf16, SumsOfTiles>();
+  check_decode<bf16, SumsOfTiles>();
+  check_masks<bf16, SumsOfTiles>();
+}
+TEST_CASE("attention/blockwise: bf16 by matrix tiles have the same bits in every composition") {
+  check_bits<bf16, SumsOfTiles>();
+}
+TEST_CASE("attention/blockwise: bf16 by matrix tiles, NaN and infinity reach the rows near them") {
+  check_not_finite<bf16, SumsOfTiles>();
+}

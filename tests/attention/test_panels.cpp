@@ -104,10 +104,10 @@ void check_round_trip() {
     CHECK(wrong == 0);
     MarkedPanels<T> ended(64, 1, d);
     ended.panels.end_values(0, 7);
-    ended.panels.end_values(0, 20);  // whole pairs: nothing to do
+    ended.panels.end_values(0, 32);  // a whole group: nothing to do
     for (index_t t = 0; t < 64; ++t) {
       load_value(ended.panels, 0, t, value.data());
-      for (const float x : value) wrong += x != (group == 2 && t == 7 ? 0.0f : -99.0f);
+      for (const float x : value) wrong += x != (group == 2 && t >= 7 && t < 32 ? 0.0f : -99.0f);
     }
     CHECK(wrong == 0);
   }

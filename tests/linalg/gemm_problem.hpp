@@ -10,6 +10,7 @@
 
 #include "ropewalk/linalg/gemm.hpp"
 
+#include "support/arches.hpp"
 #include "support/random.hpp"
 
 namespace ropewalk {
@@ -32,6 +33,30 @@ inline float chain(const float* a, const float* b, index_t depth) {
   float sum = 0;
   for (index_t k = 0; k < depth; k += depth_group<T>) sum = chain_step<T>(a, b, k, depth, sum);
   return sum;
+}
+
+/// The same as matrix tiles add up: groups of 32, each c + (chain of even elements + of odd ones).
+inline float tile_sum(const float* a, const float* b, index_t depth) {
+  float sum = 0;
+  for (index_t k = 0; k < depth; k += 32) {
+    float even = 0, odd = 0;
+    for (index_t i = k; i < std::min(depth, k + 32); i += 2) {
+      even = std::fma(a[i], b[i], even);
+      if (i + 1 < depth) odd = std::fma(a[i + 1], b[i + 1], odd);
+    }
+    sum += even + odd;
+  }
+  return sum;
+}
+
+/// The sum that products of T by instruction sets of Sums must be.
+template <class T, class Sums>
+inline float sum_of(const float* a, const float* b, index_t depth) {
+  if constexpr (std::is_same_v<Sums, SumsOfTiles>) {
+    return tile_sum(a, b, depth);
+  } else {
+    return chain<T>(a, b, depth);
+  }
 }
 
 /// Logical matrices as floats that T holds exactly. a: (rows, depth), w: (outputs, depth)

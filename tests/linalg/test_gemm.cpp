@@ -17,29 +17,19 @@ namespace {
 constexpr float canary = -77.5f;
 constexpr index_t most_rows = 200;
 constexpr index_t most_outputs = 129;
-// Both sides of blocks of the depth: 512 floats, 256 widened pairs, 1024 numbers in pairs.
-constexpr index_t depths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64, 512, 513, 1030};
+// Both sides of blocks of the depth: 512 floats, 256 widened pairs, 1024 numbers in pairs, 256 in
+// tiles, whose groups are 32.
+constexpr index_t depths[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 31, 32, 33, 64, 257, 512, 513, 1030};
 
-/// The chains of all rows and outputs, up to each of `depths`.
-template <class T>
+/// The sums of all rows and outputs, up to each of `depths`.
+template <class T, class Sums>
 class Chains {
  public:
   explicit Chains(const GemmProblem<T>& p) : sums_(std::size(depths)) {
     for (std::size_t d = 0; d < sums_.size(); ++d) {
-      sums_[d].resize(static_cast<std::size_t>(most_rows * most_outputs));
-    }
-    for (index_t r = 0; r < most_rows; ++r) {
-      for (index_t n = 0; n < most_outputs; ++n) {
-        float sum = 0;
-        index_t k = 0;  // where the sum stands: whole steps only
-        for (std::size_t d = 0; d < sums_.size(); ++d) {
-          const index_t depth = depths[d];
-          for (; k + depth_group<T> <= depth; k += depth_group<T>) {
-            sum = chain_step<T>(p.row(r), p.output(n), k, depth, sum);
-          }
-          float last = sum;
-          if (k < depth) last = chain_step<T>(p.row(r), p.output(n), k, depth, sum);
-          sums_[d][static_cast<std::size_t>(r * most_outputs + n)] = last;
+      for (index_t r = 0; r < most_rows; ++r) {
+        for (index_t n = 0; n < most_outputs; ++n) {
+          sums_[d].push_back(sum_of<T, Sums>(p.row(r), p.output(n), depths[d]));
         }
       }
     }
@@ -53,8 +43,8 @@ class Chains {
 };
 
 /// Elements of C = A W^T, or of C += A W^T, that are not what they must be, and canaries that died.
-template <class Arch, class T>
-std::size_t wrong_elements(const Chains<T>& chains, std::size_t d, const LeftOperand<T>& a,
+template <class Arch, class T, class Sums>
+std::size_t wrong_elements(const Chains<T, Sums>& chains, std::size_t d, const LeftOperand<T>& a,
                            index_t rows, const PackedMatrix<T>& w, bool add) {
   const index_t padded = round_up(w.outputs(), lane_count), ldc = padded + 3;
   const index_t size = std::max<index_t>(rows * ldc - 3, 0);  // the last row ends the memory
@@ -81,11 +71,11 @@ std::size_t wrong_elements(const Chains<T>& chains, std::size_t d, const LeftOpe
   return wrong;
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_all_sizes() {
   const GemmProblem<T> p(most_rows, most_outputs, 1030);
-  const Chains<T> chains(p);
-  for_each_arch([&]<class Arch>() {
+  const Chains<T, Sums> chains(p);
+  for_each_arch<Sums>([&]<class Arch>() {
     index_t shift = 0;  // 0 .. 15 elements past a cache line; whole pairs
     for (std::size_t d = 0; d < std::size(depths); ++d) {
       const index_t depth = depths[d];
@@ -104,8 +94,8 @@ void check_all_sizes() {
           CAPTURE(rows);
           CAPTURE(outputs);
           CAPTURE(depth);
-          REQUIRE(wrong_elements<Arch, T>(chains, d, a, rows, w, false) == 0);
-          if (rows % 3 == 1) REQUIRE(wrong_elements<Arch, T>(chains, d, a, rows, w, true) == 0);
+          REQUIRE(wrong_elements<Arch>(chains, d, a, rows, w, false) == 0);
+          if (rows % 3 == 1) REQUIRE(wrong_elements<Arch>(chains, d, a, rows, w, true) == 0);
         }
       }
     }
@@ -113,14 +103,14 @@ void check_all_sizes() {
 }
 
 /// Small integers: every order of summation gives the exact sum, and any other is wrong.
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_integers() {
   GemmProblem<T> p(13, 80, 1030);
   for (std::size_t i = 0; i < p.a.size(); ++i) p.a[i] = static_cast<float>(i * 7 % 17) - 8;
   for (std::size_t i = 0; i < p.w.size(); ++i) p.w[i] = static_cast<float>(i * 5 % 13) - 6;
   const PackedMatrix<T> w = p.packed();
   const LeftOperand<T> a(p, p.rows, p.depth, 2, 0);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     Buffer<float> c(p.rows * p.outputs);
     gemm<Arch>(a.data(), a.ld, p.rows, w, c.data(), p.outputs);
     for (index_t r = 0; r < p.rows; ++r) {
@@ -135,7 +125,7 @@ void check_integers() {
   });
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_non_finite() {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -149,7 +139,7 @@ void check_non_finite() {
       p.w[static_cast<std::size_t>(30 * depth + where)] = 0;  // infinity * 0
       const PackedMatrix<T> w = p.packed();
       const LeftOperand<T> a(p, p.rows, depth, 0, 2);
-      for_each_arch([&]<class Arch>() {
+      for_each_arch<Sums>([&]<class Arch>() {
         Buffer<float> c(p.rows * 80);
         gemm<Arch>(a.data(), a.ld, p.rows, w, c.data(), 80);
         std::size_t wrong = 0;
@@ -179,13 +169,18 @@ TEST_CASE("linalg/gemm: floats of all sizes and alignments are fma chains, bit f
 TEST_CASE("linalg/gemm: bf16 of all sizes and alignments are fma chains of pairs, bit for bit") {
   check_all_sizes<bf16>();
 }
+TEST_CASE("linalg/gemm: bf16 by matrix tiles are sums of groups of 32, bit for bit") {
+  check_all_sizes<bf16, SumsOfTiles>();
+}
 TEST_CASE("linalg/gemm: products of integers are exact") {
   check_integers<float>();
   check_integers<bf16>();
+  check_integers<bf16, SumsOfTiles>();
 }
 TEST_CASE("linalg/gemm: NaN and infinity reach the elements whose sums hold them, no others") {
   check_non_finite<float>();
   check_non_finite<bf16>();
+  check_non_finite<bf16, SumsOfTiles>();
 }
 TEST_CASE("linalg/gemm: sums of pairs flush subnormal operands and results, those of floats none") {
   // Rows of A times one output of W: each pair is (a0, a1) x (b0, b1).

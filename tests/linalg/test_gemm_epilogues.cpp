@@ -22,13 +22,13 @@ float silu_of(float x) {
   return out[0];
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_swiglu() {
   const GemmProblem<T> p(100, 300, 69);  // gate: outputs 0 .. 149, up: 150 .. 299
   const index_t depth = p.depth;
   GemmProblem<T> upper = p;
   upper.w.erase(upper.w.begin(), upper.w.begin() + 150 * depth);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     for (const index_t outputs : {1, 16, 65, 129, 150}) {
       const PackedMatrix<T> gate = p.packed(outputs, depth), up = upper.packed(outputs, depth);
       const index_t padded = round_up(outputs, lane_count), ldo = padded + 2;
@@ -44,8 +44,8 @@ void check_swiglu() {
           const index_t r = i / ldo, n = i % ldo;
           float expected = n < padded ? 0.0f : canary;
           if (n < outputs) {
-            expected = silu_of(chain<T>(p.row(r), p.output(n), depth)) *
-                       chain<T>(p.row(r), upper.output(n), depth);
+            expected = silu_of(sum_of<T, Sums>(p.row(r), p.output(n), depth)) *
+                       sum_of<T, Sums>(p.row(r), upper.output(n), depth);
           }
           wrong += !same_bits(out[i], simd::rounded_to<T>(expected));
         }
@@ -57,31 +57,26 @@ void check_swiglu() {
   });
 }
 
-}  // namespace
-
-TEST_CASE("linalg/gemm: swiglu is silu of one product times the other, in whole rows of 16") {
-  check_swiglu<float>();
-  check_swiglu<bf16>();
-}
-
-TEST_CASE("linalg/gemm: panels of every width, with or without what is read next") {
+template <class Sums>
+void check_panels() {
   const GemmProblem<bf16> p(96, 64, 34);
   const LeftOperand<bf16> a(p, p.rows, p.depth, 0, 0);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     for (const index_t outputs : {16, 32, 48, 64}) {
       const PackedMatrix<bf16> w = p.packed(outputs, p.depth);
       for (const bf16* next : {static_cast<const bf16*>(nullptr), w.panel(0)}) {
         std::vector<int> visits(static_cast<std::size_t>(p.rows * outputs));
         std::size_t wrong = 0;
-        multiply_panel<Arch>(
+        PanelProduct<Arch, bf16> multiply_panel;
+        multiply_panel(
             a.data(), a.ld, p.rows, w.panel(0), outputs, p.depth,
             [&](index_t row, index_t column, simd::Floats<Arch> sums) {
               float values[simd::lanes];
               sums.store(values);
               for (index_t i = 0; i < simd::lanes; ++i) {
                 ++visits[static_cast<std::size_t>(row * outputs + column + i)];
-                wrong +=
-                    !same_bits(values[i], chain<bf16>(p.row(row), p.output(column + i), p.depth));
+                wrong += !same_bits(values[i],
+                                    sum_of<bf16, Sums>(p.row(row), p.output(column + i), p.depth));
               }
             },
             next);
@@ -90,6 +85,19 @@ TEST_CASE("linalg/gemm: panels of every width, with or without what is read next
       }
     }
   });
+}
+
+}  // namespace
+
+TEST_CASE("linalg/gemm: swiglu is silu of one product times the other, in whole rows of 16") {
+  check_swiglu<float>();
+  check_swiglu<bf16>();
+  check_swiglu<bf16, SumsOfTiles>();
+}
+
+TEST_CASE("linalg/gemm: panels of every width, with or without what is read next") {
+  check_panels<SumsOfPairs>();
+  check_panels<SumsOfTiles>();
 }
 
 #if defined(__SSE__)

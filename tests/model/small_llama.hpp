@@ -58,12 +58,14 @@ std::vector<double> losses(const Llama<T>& model, const std::vector<TokenId>& id
   return out;
 }
 
-/// Losses have the same bits on any instruction set and number of threads, and whatever follows.
-template <class T>
+/// Losses have the same bits on any instruction set of Sums and number of threads, and whatever
+/// follows.
+template <class Sums = SumsOfPairs, class T>
 void check_bits_of_scoring(const Llama<T>& model, std::initializer_list<index_t> thread_counts) {
   const auto ids = random_tokens(701, model.config.vocab_size, 5);
-  const std::vector<double> whole = losses(model, ids);
-  for_each_arch([&]<class Arch>() {
+  std::vector<double> whole;
+  with_fastest_arch<Sums>([&]<class Arch>() { whole = losses<Arch>(model, ids); });
+  for_each_arch<Sums>([&]<class Arch>() {
     for (const index_t threads : thread_counts) {
       ThreadPool pool(threads);
       CHECK(losses<Arch>(model, ids, {}, pool.executor()) == whole);
@@ -71,24 +73,28 @@ void check_bits_of_scoring(const Llama<T>& model, std::initializer_list<index_t>
   });
   for (const std::size_t length : {1u, 2u, 95u, 96u, 97u, 511u, 512u, 513u, 699u}) {
     const std::vector<TokenId> prefix(ids.begin(), ids.begin() + static_cast<index_t>(length) + 1);
-    const auto alone = losses(model, prefix);
-    CHECK(std::equal(alone.begin(), alone.end(), whole.begin()));
+    with_fastest_arch<Sums>([&]<class Arch>() {
+      const auto alone = losses<Arch>(model, prefix);
+      CHECK(std::equal(alone.begin(), alone.end(), whole.begin()));
+    });
   }
 }
 
 /// Packed documents have the bits of the documents alone. Odd lengths: the last bf16 value of a
 /// document has no partner of its own in its pair.
-template <class T>
+template <class Sums = SumsOfPairs, class T>
 void check_bits_of_documents(const Llama<T>& model) {
   const auto ids = random_tokens(801, model.config.vocab_size, 6);
   const std::vector<std::int32_t> cuts = {0, 1, 60, 61, 640, 800};
-  const auto packed = losses(model, ids, cuts);
-  for (std::size_t d = 0; d + 1 < cuts.size(); ++d) {
-    // The last token of a document predicts the first of the next one, packed or alone.
-    const std::vector<TokenId> alone(ids.begin() + cuts[d], ids.begin() + cuts[d + 1] + 1);
-    const auto own = losses(model, alone);
-    CHECK(std::equal(own.begin(), own.end(), packed.begin() + cuts[d]));
-  }
+  with_fastest_arch<Sums>([&]<class Arch>() {
+    const auto packed = losses<Arch>(model, ids, cuts);
+    for (std::size_t d = 0; d + 1 < cuts.size(); ++d) {
+      // The last token of a document predicts the first of the next one, packed or alone.
+      const std::vector<TokenId> alone(ids.begin() + cuts[d], ids.begin() + cuts[d + 1] + 1);
+      const auto own = losses<Arch>(model, alone);
+      CHECK(std::equal(own.begin(), own.end(), packed.begin() + cuts[d]));
+    }
+  });
 }
 
 }  // namespace ropewalk

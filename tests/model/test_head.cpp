@@ -63,7 +63,7 @@ struct HeadProblem {
   }
 };
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_against_double(index_t rows, index_t size, index_t vocab) {
   CAPTURE(rows);
   CAPTURE(vocab);
@@ -71,7 +71,7 @@ void check_against_double(index_t rows, index_t size, index_t vocab) {
   std::vector<TokenId> targets = random_tokens(rows, vocab, 5);
   if (rows > 3) targets[3] = predict_only;
   targets.back() = static_cast<TokenId>(vocab - 1);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     const auto results = p.template run<Arch>(targets);
     for (index_t r = 0; r < rows; ++r) {
       double sum = 0, best = -1e30, target = 0, largest = 0;
@@ -99,19 +99,19 @@ void check_against_double(index_t rows, index_t size, index_t vocab) {
   });
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_ties() {
   HeadProblem<T> p(1, 4, 1200);
   const std::vector<float> aligned = {3, -1, 2, 1}, tenfold = {30, -10, 20, 10};
   p.set_hidden(0, aligned);
   for (const index_t n : {130, 140, 700, 1199}) p.set_output(n, tenfold);
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     CHECK(p.template run<Arch>({predict_only})[0].argmax == 130);
     CHECK(p.template run<Arch>({700})[0].nll == doctest::Approx(std::log(4.0)));
   });
   HeadProblem<T> zeros(3, 4, 37);
   for (index_t n = 0; n < 37; ++n) zeros.set_output(n, std::vector<float>(4, 0.0f));
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     for (const HeadResult& r : zeros.template run<Arch>({0, 36, predict_only})) {
       CHECK(r.argmax == 0);
       if (!std::isnan(r.nll)) CHECK(r.nll == doctest::Approx(std::log(37.0)).epsilon(1e-9));
@@ -119,12 +119,12 @@ void check_ties() {
   });
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_bits() {
   const HeadProblem<T> p(13, 25, 777);
   const auto targets = random_tokens(13, 777, 3);
-  const auto all = p.template run<simd::portable>(targets);
-  for_each_arch([&]<class Arch>() {
+  const auto all = p.template run<typename Sums::Reference>(targets);
+  for_each_arch<Sums>([&]<class Arch>() {
     const auto again = p.template run<Arch>(targets);
     for (std::size_t r = 0; r < 13; ++r) {
       CHECK(again[r].nll == all[r].nll);
@@ -139,13 +139,13 @@ HeadProblem<T> make_problem() {
   return {7, 20, 600};
 }
 
-template <class T>
+template <class T, class Sums = SumsOfPairs>
 void check_not_finite() {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float infinity = std::numeric_limits<float>::infinity();
   const std::vector<TokenId> targets = {5, 6, 7, 8, 9, 10, 11};
   const HeadProblem<T> whole = make_problem<T>();
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     const auto before = whole.template run<Arch>(targets);
     for (const float broken : {nan, infinity}) {
       HeadProblem<T> p = make_problem<T>();
@@ -180,25 +180,30 @@ TEST_CASE(
   for (const index_t vocab : {1, 2, 15, 16, 17, 64, 105, 511, 512, 513, 1100}) {
     check_against_double<float>(7, 20, vocab);
     check_against_double<bf16>(7, vocab % 2 == 0 ? 20 : 19, vocab);
+    check_against_double<bf16, SumsOfTiles>(7, vocab % 2 == 0 ? 20 : 19, vocab);
   }
   for (const index_t rows : {1, 2, 3, 5, 12, 13, 96}) {
     check_against_double<float>(rows, 20, 100);
     check_against_double<bf16>(rows, 20, 100);
+    check_against_double<bf16, SumsOfTiles>(rows, 20, 100);
   }
 }
 
 TEST_CASE("model/head: of equal logits the lowest id is predicted, across blocks too") {
   check_ties<float>();
   check_ties<bf16>();
+  check_ties<bf16, SumsOfTiles>();
 }
 
 TEST_CASE(
     "model/head: a row's result does not depend on the rows beside it or the instruction set") {
   check_bits<float>();
   check_bits<bf16>();
+  check_bits<bf16, SumsOfTiles>();
 }
 
 TEST_CASE("model/head: NaN and infinity make the loss NaN, of their rows only") {
   check_not_finite<float>();
   check_not_finite<bf16>();
+  check_not_finite<bf16, SumsOfTiles>();
 }

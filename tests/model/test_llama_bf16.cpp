@@ -169,10 +169,12 @@ double mean(const std::vector<double>& a) {
 /// places would be independent: 1.4. An oracle without one of them (the product of the feed-forward
 /// network) has 0.52 to 0.62 where this one has 0.48 to 0.58, so the bound does not show each
 /// place; the tests of the kernels do.
+template <class Sums = SumsOfPairs>
 void check_against_oracles(const LlamaConfig& config) {
   const RoundedLlama rounded = rounded_llama(config);
   const auto ids = random_tokens(150, config.vocab_size, 3);
-  const auto found = losses(rounded.model, ids);
+  std::vector<double> found;
+  with_fastest_arch<Sums>([&]<class Arch>() { found = losses<Arch>(rounded.model, ids); });
   const auto exact = Oracle(rounded, false).losses(ids);
   const auto same_rounding = Oracle(rounded, true).losses(ids);
   const double error = root_mean_square_difference(found, exact);
@@ -180,6 +182,34 @@ void check_against_oracles(const LlamaConfig& config) {
   CHECK(error > 1e-4);  // it does round
   CHECK(std::fabs(mean(found) - mean(exact)) < 0.002);
   CHECK(root_mean_square_difference(found, same_rounding) < 0.8 * error);
+}
+
+template <class Arch>
+void check_chunks() {
+  const Llama<bf16> model = rounded_llama(small_config, 2).model;
+  const auto ids = random_tokens(601, small_config.vocab_size, 12);
+  const auto whole = losses<Arch>(model, ids);
+  const FrequencyPlan frequencies = plan_of(small_config.head_dim);
+  const auto kernels = make_kernel_table<Arch, bf16>();
+  KvCache<bf16> cache = make_kv_cache<bf16>(small_config, 600);
+  Workspace workspace;
+  for (const index_t count : {1, 90, 1, 2, 403, 3, 100}) {
+    const auto past = static_cast<std::size_t>(cache.length);
+    std::vector<std::int64_t> positions(static_cast<std::size_t>(count));
+    std::iota(positions.begin(), positions.end(), cache.length);
+    const RotaryRows rows = make_rotary_rows(frequencies, positions);
+    const RotationPair rotation{&rows, &rows};
+    const BlockPlan blocks = make_block_plan(Causal{}, count, {}, cache.length);
+    const LayerPlan layer{
+        .branches = {&rotation, 1}, .blocks = &blocks, .rope_hash = frequencies.rope_hash};
+    std::vector<HeadResult> results(static_cast<std::size_t>(count));
+    forward(model, std::span(&layer, 1),
+            {.tokens = std::span(ids).subspan(past, results.size()),
+             .targets = std::span(ids).subspan(past + 1, results.size())},
+            &cache, kernels, {}, workspace, results);
+    for (std::size_t t = 0; t < results.size(); ++t) REQUIRE(results[t].nll == whole[past + t]);
+  }
+  CHECK(cache.length == 600);
 }
 
 }  // namespace
@@ -212,8 +242,19 @@ TEST_CASE("model/llama_bf16: widths that fill no pair of bf16 and no vector") {
   }
 }
 
+TEST_CASE("model/llama_bf16: losses by matrix tiles agree with the double oracle") {
+  for (const index_t head_dim : {12, 64, 80}) {
+    LlamaConfig c = small_config;
+    c.head_dim = head_dim;
+    c.norm_head = head_dim == 64;
+    INFO("head_dim ", head_dim);
+    check_against_oracles<SumsOfTiles>(c);
+  }
+}
+
 TEST_CASE("model/llama_bf16: bits do not depend on threads, instruction set, or what follows") {
   check_bits_of_scoring(rounded_llama(small_config, 2).model, {1, 3});
+  check_bits_of_scoring<SumsOfTiles>(rounded_llama(small_config, 2).model, {1, 3});
 }
 
 TEST_CASE("model/llama_bf16: the widths of pairs have the same bits on every instruction set") {
@@ -232,33 +273,12 @@ TEST_CASE("model/llama_bf16: the widths of pairs have the same bits on every ins
 
 TEST_CASE("model/llama_bf16: packed documents have the bits of the documents alone") {
   check_bits_of_documents(rounded_llama(small_config, 2).model);
+  check_bits_of_documents<SumsOfTiles>(rounded_llama(small_config, 2).model);
 }
 
 TEST_CASE("model/llama_bf16: chunks through a cache have the bits of one pass") {
-  const Llama<bf16> model = rounded_llama(small_config, 2).model;
-  const auto ids = random_tokens(601, small_config.vocab_size, 12);
-  const auto whole = losses(model, ids);
-  const FrequencyPlan frequencies = plan_of(small_config.head_dim);
-  const auto kernels = make_kernel_table<simd::native, bf16>();
-  KvCache<bf16> cache = make_kv_cache<bf16>(small_config, 600);
-  Workspace workspace;
-  for (const index_t count : {1, 90, 1, 2, 403, 3, 100}) {
-    const auto past = static_cast<std::size_t>(cache.length);
-    std::vector<std::int64_t> positions(static_cast<std::size_t>(count));
-    std::iota(positions.begin(), positions.end(), cache.length);
-    const RotaryRows rows = make_rotary_rows(frequencies, positions);
-    const RotationPair rotation{&rows, &rows};
-    const BlockPlan blocks = make_block_plan(Causal{}, count, {}, cache.length);
-    const LayerPlan layer{
-        .branches = {&rotation, 1}, .blocks = &blocks, .rope_hash = frequencies.rope_hash};
-    std::vector<HeadResult> results(static_cast<std::size_t>(count));
-    forward(model, std::span(&layer, 1),
-            {.tokens = std::span(ids).subspan(past, results.size()),
-             .targets = std::span(ids).subspan(past + 1, results.size())},
-            &cache, kernels, {}, workspace, results);
-    for (std::size_t t = 0; t < results.size(); ++t) REQUIRE(results[t].nll == whole[past + t]);
-  }
-  CHECK(cache.length == 600);
+  with_fastest_arch<SumsOfPairs>([]<class Arch>() { check_chunks<Arch>(); });
+  with_fastest_arch<SumsOfTiles>([]<class Arch>() { check_chunks<Arch>(); });
 }
 
 TEST_CASE("model/llama_bf16: decoding gives the same ids in every mode of a static method") {

@@ -13,6 +13,7 @@ template KernelTable<bf16> make_kernel_table<simd::avx2, bf16>();
 template KernelTable<float> make_kernel_table<simd::avx512>();
 template KernelTable<bf16> make_kernel_table<simd::avx512, bf16>();
 #endif
+template KernelTable<bf16> make_kernel_table<simd::emulated_amx, bf16>();
 
 template Llama<float> make_llama(LlamaConfig, LlamaWeights<float>);
 template void forward(const Llama<float>&, std::span<const LayerPlan>, const TokenBatch&,

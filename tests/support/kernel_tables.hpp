@@ -19,6 +19,7 @@ extern template KernelTable<bf16> make_kernel_table<simd::avx2, bf16>();
 extern template KernelTable<float> make_kernel_table<simd::avx512>();
 extern template KernelTable<bf16> make_kernel_table<simd::avx512, bf16>();
 #endif
+extern template KernelTable<bf16> make_kernel_table<simd::emulated_amx, bf16>();
 
 extern template Llama<float> make_llama(LlamaConfig, LlamaWeights<float>);
 extern template void forward(const Llama<float>&, std::span<const LayerPlan>, const TokenBatch&,

@@ -10,6 +10,7 @@
 #include "ropewalk/attention/block_plan.hpp"
 #include "ropewalk/attention/row_tiles.hpp"
 #include "ropewalk/core/executor.hpp"
+#include "ropewalk/linalg/panel_product.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -111,7 +112,8 @@ struct AttentionRows {
 /// A bundle of query rows that read one key head, on its way over the key blocks.
 template <class Arch, class T>
 class AttentionPass {
-  using E = simd::Multiplied<Arch, T>;
+  static constexpr bool by_matrix_tiles = simd::takes_matrix_tiles<Arch, T>;
+  using E = std::conditional_t<by_matrix_tiles, T, simd::Multiplied<Arch, T>>;
   using V = simd::Floats<Arch>;
   static constexpr bool widens = !std::is_same_v<E, T>;
   static constexpr index_t group = depth_group<T>;
@@ -223,8 +225,7 @@ class AttentionPass {
   void find_tiles(const KeyRange& range, Interval keys) {
     const AttentionRows& rows = *rows_;
     num_tiles_ = 0;
-    for_each_row_tile<Arch>(rows.count, [&](auto tile_rows, index_t row) {
-      const auto count = static_cast<index_t>(tile_rows());
+    for_each_tile_of_rows<Arch, T>(rows.count, [&](index_t row, index_t count) {
       Interval seen{keys.size(), 0};
       for (index_t i = 0; i < count; ++i) {
         const Interval columns = visible_columns(plan_, range, keys, rows.token(row + i));
@@ -253,7 +254,8 @@ class AttentionPass {
   void score(const E* queries, index_t stride, const E* keys, index_t depth) {
     const index_t num_keys =
         plan_.segments[static_cast<std::size_t>(rows_->block->segment)].num_keys();
-    const bool streams = 2 * num_keys * depth * static_cast<index_t>(sizeof(E)) > kept_bytes;
+    [[maybe_unused]] const bool streams =
+        2 * num_keys * depth * static_cast<index_t>(sizeof(E)) > kept_bytes;
     index_t end = 0;
     for (index_t i = 0; i < num_tiles_; ++i) end = std::max(end, tiles_[i].seen.end);
     for (index_t c = 0; c < end; c += panel_width, keys += panel_width * depth) {
@@ -261,15 +263,22 @@ class AttentionPass {
         const RowTile& tile = tiles_[i];
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
-        // The next panel, a part of it during each tile.
-        const E* ahead =
-            streams ? keys + panel_width * depth + i * fetched_elements<E>(depth) : nullptr;
-        with_rows<Arch>(tile, [&](auto rows) {
-          score_panel<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
-                                       ahead, scores_ + tile.row * score_stride + c, score_stride);
-        });
+        float* scores = scores_ + tile.row * score_stride + c;
+        if constexpr (by_matrix_tiles) {
+          matrix_tiles_.multiply(queries + tile.row * stride, stride, tile.rows, keys, panel_width,
+                                 columns, depth, false, scores, score_stride);
+        } else {
+          // The next panel, a part of it during each tile.
+          const E* ahead =
+              streams ? keys + panel_width * depth + i * fetched_elements<E>(depth) : nullptr;
+          with_rows<Arch>(tile, [&](auto rows) {
+            score_panel<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
+                                         ahead, scores, score_stride);
+          });
+        }
       }
     }
+    if constexpr (by_matrix_tiles) matrix_tiles_.store();
   }
 
   /// Masks and weighs the scores, and moves the rows' softmax states on.
@@ -279,7 +288,7 @@ class AttentionPass {
       const RowTile& tile = tiles_[t];
       const Interval columns{tile.seen.begin / panel_width * panel_width,
                              round_up(tile.seen.end, group * lane_count)};
-      VisibleColumns visible[GemmTile<Arch>::rows];
+      VisibleColumns visible[most_tile_rows<Arch, T>];
       for (index_t i = 0; i < tile.rows; ++i) {
         const index_t row = tile.row + i, token = rows.token(row);
         float* scores = scores_ + row * score_stride;
@@ -308,14 +317,23 @@ class AttentionPass {
       const RowTile& tile = tiles_[i];
       const index_t first = tile.seen.begin / panel_width * panel_width;
       const E* weights = reinterpret_cast<const E*>(scores_ + tile.row * score_stride) + first;
-      with_rows<Arch>(tile, [&](auto tile_rows) {
-        for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
-          add_values_tile<Arch, E, tile_rows(), vectors()>(
-              weights, weight_stride, values + first * width + c * depth_group<E>, width,
-              round_up(tile.seen.end - first, group), factor_ + tile.row,
-              rows.output + tile.row * padded_ + p * panel_width + c, padded_);
+      float* output = rows.output + tile.row * padded_ + p * panel_width;
+      if constexpr (by_matrix_tiles) {
+        alignas(storage_alignment) float products[most_tile_rows<Arch, T> * panel_width];
+        matrix_tiles_.multiply(weights, weight_stride, tile.rows, values + first * width, width,
+                               width, round_up(tile.seen.end - first, simd::tile_depth), false,
+                               products, panel_width);
+        matrix_tiles_.store();
+        add_scaled<Arch>(products, tile.rows, width, factor_ + tile.row, output, padded_);
+      } else {
+        with_rows<Arch>(tile, [&](auto tile_rows) {
+          for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
+            add_values_tile<Arch, E, tile_rows(), vectors()>(
+                weights, weight_stride, values + first * width + c * depth_group<E>, width,
+                round_up(tile.seen.end - first, group), factor_ + tile.row, output + c, padded_);
+          });
         });
-      });
+      }
     }
   }
 
@@ -337,6 +355,8 @@ class AttentionPass {
   index_t size_ = 0;
   AttentionRows* rows_ = nullptr;  ///< of the bundle, those at work
   float factor_[query_block];
+  [[no_unique_address]] std::conditional_t<by_matrix_tiles, simd::MatrixTiles<Arch>, NoMatrixTiles>
+      matrix_tiles_;
   RowTile tiles_[query_block];
   index_t num_tiles_ = 0;
 };
@@ -356,7 +376,7 @@ class AttentionPass {
 /// **Cost:** 4 D flops per visible (query, key) pair, rounded up to row tiles and vectors.
 /// **Error:** 2e-6 of max |v| (tests/attention/test_attention.cpp); bf16: as the same formula with
 /// rounded operands and weights, lse within 2^-8 because it is that of the rounded weights. A value
-/// that is NaN may reach rows of the same six that do not see it (0 * NaN).
+/// that is NaN may reach rows of the same six (by matrix tiles 32) that do not see it (0 * NaN).
 /// \param scratch attention_scratch_size<T>(head_dim) floats, aligned to 64 bytes
 template <class Arch, class T>
 void attend(const AttentionCall<T>& call, const AttentionTask& task, float* scratch) noexcept {

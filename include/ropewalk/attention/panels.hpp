@@ -6,7 +6,7 @@
 #include <span>
 
 #include "ropewalk/linalg/packed_matrix.hpp"
-#include "ropewalk/simd/pairs.hpp"
+#include "ropewalk/simd/matrix_tiles.hpp"
 #include "ropewalk/simd/transpose.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -23,6 +23,8 @@ struct KeyValuePanels {
   index_t head_dim = 0;
 
   static constexpr index_t group = depth_group<T>;
+  /// Tokens whose values are multiplied together at the most (simd/matrix_tiles.hpp).
+  static constexpr index_t value_group = simd::tile_depth;
 
   /// Elements of `keys`, and of `values` (padded to 16 channels).
   static index_t keys_size(index_t slots, index_t num_heads, index_t head_dim) {
@@ -67,10 +69,12 @@ struct KeyValuePanels {
       }
     }
   }
-  /// Writes zeros as the values of the slots after the last token of a segment that share its pair:
-  /// they are multiplied with weights of 0, and what was there before may not be finite.
+  /// Writes zeros as the values of the slots after the last token of a segment that products take
+  /// with it: for bf16 all of its group of 32. They are multiplied with weights of 0, and what was
+  /// there before may not be finite.
   void end_values(index_t head, index_t end_slot) const {
-    for (index_t slot = end_slot; slot % group != 0; ++slot) {
+    const index_t end = group == 1 ? end_slot : round_up(end_slot, value_group);
+    for (index_t slot = end_slot; slot < end; ++slot) {
       for (index_t p = 0; p < num_value_panels(); ++p) {
         T* out = value_panel(head, p, slot / group * group) + slot % group;
         for (index_t i = 0; i < value_width(p); ++i) out[i * group] = T{};

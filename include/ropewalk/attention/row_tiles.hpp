@@ -3,6 +3,7 @@
 /// \file
 /// The three steps of blockwise attention on one row tile: scores, weights, products with values.
 
+#include <algorithm>
 #include <limits>
 
 #include "ropewalk/attention/panels.hpp"
@@ -17,9 +18,27 @@ namespace detail {
 /// that some of them see.
 struct RowTile {
   index_t row = 0;   ///< the first, within the query block
-  index_t rows = 0;  ///< a size that for_each_row_tile gives
+  index_t rows = 0;  ///< a size that for_each_row_tile gives, or by matrix tiles at most 32
   Interval seen;
 };
+
+/// Most rows of a tile.
+template <class Arch, class T>
+inline constexpr index_t most_tile_rows =
+    simd::takes_matrix_tiles<Arch, T> ? simd::tile_block : index_t{GemmTile<Arch>::rows};
+
+/// Calls f(first row, rows) for tiles that cover [0, rows).
+template <class Arch, class T, class F>
+[[gnu::always_inline]] inline void for_each_tile_of_rows(index_t rows, F&& f) {
+  if constexpr (simd::takes_matrix_tiles<Arch, T>) {
+    for (index_t row = 0; row < rows; row += simd::tile_block) {
+      f(row, std::min(rows - row, simd::tile_block));
+    }
+  } else {
+    for_each_row_tile<Arch>(
+        rows, [&](auto tile_rows, index_t row) { f(row, static_cast<index_t>(tile_rows())); });
+  }
+}
 
 /// Calls f(integral_constant<rows of the tile>).
 template <class Arch, class F>
@@ -100,6 +119,21 @@ template <class Arch, class E, std::size_t Rows>
       score(FetchNothing{});
     }
   });
+}
+
+/// The last step of a row tile by matrix tiles: output = fma(output, factor of the row, products)
+/// for `width` channels, a multiple of 16. products: row stride 64.
+template <class Arch>
+void add_scaled(const float* products, index_t rows, index_t width, const float* factor,
+                float* output, index_t output_stride) noexcept {
+  using V = simd::Floats<Arch>;
+  for (index_t r = 0; r < rows; ++r) {
+    const V scale(factor[r]);
+    for (index_t c = 0; c < width; c += simd::lanes) {
+      float* o = output + r * output_stride + c;
+      fma(V::load(o), scale, V::load(products + r * panel_width + c)).store(o);
+    }
+  }
 }
 
 /// output = fma(output, factor of the row, weights x values) for 16 Vectors channels. weights:

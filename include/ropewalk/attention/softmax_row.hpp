@@ -49,7 +49,7 @@ template <class Arch>
 /// weights, by 16 lanes and the tree.
 ///
 /// T = float: weights are floats. T = bf16: they are rounded, in the lower half of the row's memory
-/// where Arch multiplies pairs, else as floats with neighbours swapped (simd/pairs.hpp); the sum is
+/// where Arch multiplies bf16, else as floats with neighbours swapped (simd/pairs.hpp); the sum is
 /// that of the rounded ones; columns are multiples of 32.
 template <class Arch, class T>
 float weigh_row(float* scores, VisibleColumns visible, Interval columns,
@@ -58,6 +58,7 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
   const V invisible(-std::numeric_limits<float>::infinity());
   const simd::Exp2Reference<Arch> reference(row_reference);
   constexpr index_t unit = depth_group<T>;
+  constexpr bool weights_are_bf16 = simd::has_pairs<Arch> || simd::has_matrix_tiles<Arch>;
   constexpr std::size_t many = 2 * GemmTile<Arch>::vectors;  // that the registers hold
   V sum(0.0f);
   // Stores the weights x of the columns from c on, and adds them up.
@@ -72,11 +73,12 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
       ROPEWALK_UNROLL
       for (index_t i = 0; i < static_cast<index_t>(N); i += 2) {
         const index_t at = c + i * simd::lanes;
-        const V p = rounded_to_bf16(x[i]), q = rounded_to_bf16(x[i + 1]);
-        sum = simd::add_pairs(p, q, sum);
-        if constexpr (simd::has_pairs<Arch>) {  // what is overwritten has been read
-          simd::store_bf16<Arch>(reinterpret_cast<T*>(scores) + at, p, q);
+        if constexpr (weights_are_bf16) {  // what is overwritten has been read
+          sum = simd::store_bf16_and_add<Arch>(reinterpret_cast<T*>(scores) + at, x[i], x[i + 1],
+                                               sum);
         } else {
+          const V p = rounded_to_bf16(x[i]), q = rounded_to_bf16(x[i + 1]);
+          sum = simd::add_pairs(p, q, sum);
           swap_neighbours(p).store(scores + at);
           swap_neighbours(q).store(scores + at + simd::lanes);
         }

@@ -48,5 +48,7 @@ inline constexpr int version_patch = ROPEWALK_VERSION_PATCH;
 /// Names the summation order (docs/design.md, canonical arithmetic). Results that carry different
 /// ids may differ in the last bits; it changes with panel width, lane count, key block or rule.
 inline constexpr const char* numerics_id = "canon2-p64-l16-k512";
+/// The same for bf16 operands that are multiplied by matrix tiles: sums over groups of 32.
+inline constexpr const char* matrix_tile_numerics_id = "canon2-p64-l16-k512-t32";
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

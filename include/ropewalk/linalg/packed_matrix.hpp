@@ -20,11 +20,13 @@ constexpr index_t round_up(index_t n, index_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-/// Row stride, in elements, of rows that products read or write: an odd number of 16 elements. Rows
+/// Row stride, in elements, of rows that products read or write: an odd number of cache lines. Rows
 /// a power of two apart share few sets of the L1 cache, and loads wait for stores whose addresses
 /// end in the same 12 bits; products took a tenth longer (benchmarks/README.md).
+template <class T = float>
 constexpr index_t spread_stride(index_t columns) {
-  return ((columns + lane_count - 1) / lane_count | 1) * lane_count;
+  constexpr auto line = static_cast<index_t>(storage_alignment / sizeof(T));
+  return ((columns + line - 1) / line | 1) * line;
 }
 
 /// Bytes that are taken to stay in the L2 cache when they are read again and again. Free.

@@ -102,7 +102,7 @@ index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t slots, ind
   ByteCount sum;
   sum.slice(checked_mul(tokens, hidden, "memory"), real);
   sum.slice(1, sizeof(AttentionBranch<T>));
-  sum.slice(checked_mul(tokens, spread_stride(c.query_size()), "memory"), element);
+  sum.slice(checked_mul(tokens, spread_stride<T>(c.query_size()), "memory"), element);
   if (!cached) {
     sum.slice(Panels::keys_size(slots, key_heads, c.head_dim), element);
     sum.slice(Panels::values_size(slots, key_heads, c.head_dim), element);

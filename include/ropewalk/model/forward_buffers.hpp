@@ -62,7 +62,7 @@ ForwardBuffers<T> take_buffers(const LlamaConfig& c, index_t tokens, index_t bra
   const index_t key_heads = c.num_key_value_heads;
   for (index_t i = 0; i < branches; ++i) {
     AttentionBranch<T> branch;
-    const index_t stride = spread_stride(c.query_size());
+    const index_t stride = spread_stride<T>(c.query_size());
     branch.queries = {workspace.template take<T>(checked_mul(tokens, stride, "queries")).data(),
                       {tokens, c.num_attention_heads, c.head_dim},
                       {stride, c.head_dim, 1}};

@@ -120,9 +120,10 @@ void read_logits(const T* hidden, index_t ld, index_t rows, const PackedMatrix<T
                  HeadRows<Arch>& row_state) noexcept {
   using V = simd::Floats<Arch>;
   constexpr index_t panels_of_block = key_block / panel_width;
+  PanelProduct<Arch, T> multiply_panel;
   for (index_t j = 0; j < head.num_panels(); ++j) {
     const index_t base = j * panel_width;
-    multiply_panel<Arch>(
+    multiply_panel(
         hidden, ld, rows, head.panel(j), head.width_of_panel(j), head.depth(),
         [&]<std::size_t Vectors>(index_t row, index_t column, V(&logits)[Vectors])
             __attribute__((always_inline)) {

@@ -51,9 +51,10 @@ void head_gradient(const T* hidden, index_t ld, std::span<const TokenId> targets
     factor[r] = V(
         static_cast<float>(static_cast<double>(weight[r]) * elementary::exp((m - base_2) * ln_2)));
   }
+  PanelProduct<Arch, T> multiply_panel;
   for (index_t j = chunk.begin / panel_width; j * panel_width < chunk.end; ++j) {
     const index_t base = j * panel_width - chunk.begin;
-    multiply_panel<Arch>(
+    multiply_panel(
         hidden, ld, rows, head.panel(j), head.width_of_panel(j), head.depth(),
         [&]<std::size_t Vectors>(index_t row, index_t column, V(&logits)[Vectors])
             __attribute__((always_inline)) {

@@ -10,11 +10,17 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
+/// The numerics_id of results of Arch's kernels for operands stored as T.
+template <class Arch, class T>
+inline constexpr const char* numerics_id_of =
+    simd::takes_matrix_tiles<Arch, T> ? matrix_tile_numerics_id : numerics_id;
+
 /// Kernels of one instruction set for operands stored as T, as plain function pointers, so that the
 /// set can be chosen at run time, once per model. What each does is said where it is defined.
 template <class T>
 struct KernelTable {
   const char* isa = "";
+  const char* numerics = "";  ///< numerics_id of its results
   decltype(&gemm<simd::portable, T>) multiply = nullptr;
   decltype(&gemm_add<simd::portable, T>) multiply_add = nullptr;
   decltype(&gemm_swiglu<simd::portable, T>) multiply_swiglu = nullptr;
@@ -32,6 +38,7 @@ struct KernelTable {
 template <simd::FusedInstructionSet Arch, class T = float>
 KernelTable<T> make_kernel_table() {
   return {.isa = Arch::name,
+          .numerics = numerics_id_of<Arch, T>,
           .multiply = &gemm<Arch, T>,
           .multiply_add = &gemm_add<Arch, T>,
           .multiply_swiglu = &gemm_swiglu<Arch, T>,

@@ -70,13 +70,14 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
                   const ForwardBuffers<S>& b, Interval rows, float* scratch) {
   const index_t count = rows.size();
   T* normed = reinterpret_cast<T*>(scratch);
+  const index_t normed_stride = spread_stride<T>(c.hidden_size);
   float* staged = scratch + token_tile * b.hidden_stride;
   products.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
-                   layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, b.hidden_stride);
+                   layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, normed_stride);
   const float scale = query_factor(c, plan);
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
     const index_t stride = spread_stride(c.query_size());
-    products.multiply(normed, b.hidden_stride, count, layer.q_proj, staged, stride);
+    products.multiply(normed, normed_stride, count, layer.q_proj, staged, stride);
     for (index_t t = 0; t < count; ++t) {
       const auto token = static_cast<std::size_t>(rows.begin + t);
       const float row_scale = plan.query_scale.empty() ? scale : scale * plan.query_scale[token];
@@ -93,7 +94,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       std::span(plan.blocks->key_slot)
           .subspan(static_cast<std::size_t>(rows.begin), static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
-    products.multiply(normed, b.hidden_stride, count, layer.k_proj, staged, stride);
+    products.multiply(normed, normed_stride, count, layer.k_proj, staged, stride);
     if (b.rotated_keys == nullptr) {
       for (index_t t = 0; t < count; ++t) {
         for (index_t h = 0; h < c.num_key_value_heads; ++h) {
@@ -109,7 +110,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       }
     });
   }
-  products.multiply(normed, b.hidden_stride, count, layer.v_proj, staged, stride);
+  products.multiply(normed, normed_stride, count, layer.v_proj, staged, stride);
   for_each_slot_run(slots, [&](index_t first, index_t slot, index_t run) {
     for (index_t h = 0; h < c.num_key_value_heads; ++h) {
       kernels.store_values(b.branches[0].panels, h, slot, run,
@@ -149,11 +150,12 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
                        hidden, b.hidden_stride);
   T* normed = reinterpret_cast<T*>(scratch);
   T* fed = reinterpret_cast<T*>(scratch + token_tile * b.hidden_stride);
-  const index_t stride = spread_stride(c.intermediate_size);
+  const index_t normed_stride = spread_stride<T>(c.hidden_size);
+  const index_t stride = spread_stride<T>(c.intermediate_size);
   kernels.rmsnorm(hidden, b.hidden_stride, count, c.hidden_size,
                   layer.post_attention_layernorm.data(), c.rms_norm_eps, 1.0f, normed,
-                  b.hidden_stride);
-  kernels.multiply_swiglu(normed, b.hidden_stride, count, layer.gate_proj, layer.up_proj, fed,
+                  normed_stride);
+  kernels.multiply_swiglu(normed, normed_stride, count, layer.gate_proj, layer.up_proj, fed,
                           stride);
   kernels.multiply_add(fed, stride, count, layer.down_proj, hidden, hidden, b.hidden_stride);
 }
@@ -165,7 +167,7 @@ void normed_row(const Llama<T>& model, const KernelTable<T>& kernels, const Forw
   const LlamaConfig& c = model.config;
   kernels.rmsnorm(b.hidden + token * b.hidden_stride, b.hidden_stride, 1, c.hidden_size,
                   model.weights.norm.data(), c.rms_norm_eps, static_cast<float>(log2_e), row,
-                  b.hidden_stride);
+                  spread_stride<T>(c.hidden_size));
 }
 
 /// Final norm and head for up to head_rows scored tokens.
@@ -176,14 +178,14 @@ void score_tile(const Llama<T>& model, const TokenBatch& batch, const KernelTabl
   TokenId targets[head_rows];
   HeadResult found[head_rows];
   T* normed = reinterpret_cast<T*>(scratch);
+  const index_t stride = spread_stride<T>(model.config.hidden_size);
   const auto count = static_cast<index_t>(tokens.size());
   for (index_t r = 0; r < count; ++r) {
     const index_t token = tokens[static_cast<std::size_t>(r)];
-    normed_row(model, kernels, b, token, normed + r * b.hidden_stride);
+    normed_row(model, kernels, b, token, normed + r * stride);
     targets[r] = batch.targets[static_cast<std::size_t>(token)];
   }
-  kernels.head_nll(normed, b.hidden_stride, {targets, tokens.size()}, model.head(),
-                   {found, tokens.size()});
+  kernels.head_nll(normed, stride, {targets, tokens.size()}, model.head(), {found, tokens.size()});
   for (index_t r = 0; r < count; ++r) {
     results[static_cast<std::size_t>(tokens[static_cast<std::size_t>(r)])] = found[r];
   }
@@ -343,10 +345,10 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
   });
   const index_t logits_stride = round_up(c.vocab_size, lane_count);
   for (std::size_t r = 0; r < logits.tokens.size(); ++r) {
-    T* row = workspace.template take<T>(b.hidden_stride).data();
+    T* row = workspace.template take<T>(spread_stride<T>(c.hidden_size)).data();
     float* scores = workspace.take<float>(logits_stride).data();
     detail::normed_row(model, kernels, b, logits.tokens[r], row);
-    kernels.multiply(row, b.hidden_stride, 1, model.head(), scores, logits_stride);
+    kernels.multiply(row, 0, 1, model.head(), scores, logits_stride);
     for (index_t v = 0; v < c.vocab_size; ++v) {
       logits.logits(static_cast<index_t>(r), v) = static_cast<double>(scores[v]) * ln_2;
     }

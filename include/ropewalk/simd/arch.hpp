@@ -43,6 +43,22 @@ struct avx512bf16 {
 };
 #endif
 
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
+    defined(__AVX512BW__) && defined(__AVX512DQ__)
+/// avx512bf16 with products of bf16 matrix tiles (AMX), whose sums have an order of their own
+/// (simd/matrix_tiles.hpp). A process may use it once request_matrix_tiles() has said so.
+struct amx {
+  static constexpr const char* name = "amx";
+  static constexpr bool rounds_fma_once = true;
+  using xsimd_arch = xsimd::avx512bw;
+};
+#endif
+/// What gives the bits of amx on any machine, slowly: for tests, and to see others' results.
+struct emulated_amx {
+  static constexpr const char* name = "emulated_amx";
+  static constexpr bool rounds_fma_once = true;
+};
+
 /// An instruction set that may compute results: `name` goes into them, and its fused multiply-add
 /// rounds once, without which sums would have other bits than on every other set (docs/design.md,
 /// canonical arithmetic). xsimd's fma does not for sets that lack the instruction.
@@ -50,7 +66,7 @@ template <class A>
 concept FusedInstructionSet =
     std::convertible_to<decltype(A::name), const char*> && A::rounds_fma_once;
 
-/// The widest set that this translation unit is compiled for.
+/// The widest set that this translation unit is compiled for, but amx, which wants a permission.
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 using native = avx512bf16;
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
@@ -59,6 +75,13 @@ using native = avx512;
 using native = avx2;
 #else
 using native = portable;
+#endif
+/// The same and amx.
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
+    defined(__AVX512BW__) && defined(__AVX512DQ__)
+using widest = amx;
+#else
+using widest = native;
 #endif
 
 }  // namespace simd

@@ -165,6 +165,9 @@ struct Register<portable> {
   }
 };
 
+template <>
+struct Register<emulated_amx> : Register<portable> {};
+
 }  // namespace detail
 
 /// 16 floats. Arithmetic is lane by lane and rounds once per operation; a bare product must not be

@@ -24,10 +24,25 @@ inline constexpr bool has_pairs = false;
 template <>
 inline constexpr bool has_pairs<avx512bf16> = true;
 #endif
+/// Whether Arch multiplies tiles of bf16 matrices (simd/matrix_tiles.hpp): products with packed
+/// matrices and attention are made of them then; sums over tokens are still those of pairs.
+template <class Arch>
+inline constexpr bool has_matrix_tiles = std::is_same_v<Arch, emulated_amx>;
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
+    defined(__AVX512BW__) && defined(__AVX512DQ__)
+template <>
+inline constexpr bool has_pairs<amx> = true;
+template <>
+inline constexpr bool has_matrix_tiles<amx> = true;
+#endif
 
-/// What kernels of Arch multiply where operands are stored as T.
+/// What kernels of Arch that take pairs multiply where operands are stored as T.
 template <class Arch, class T>
 using Multiplied = std::conditional_t<std::is_same_v<T, bf16> && !has_pairs<Arch>, float, T>;
+/// Whether products of Arch with packed matrices and panels whose elements are T take them by
+/// matrix tiles.
+template <class Arch, class T>
+inline constexpr bool takes_matrix_tiles = std::is_same_v<T, bf16>&& has_matrix_tiles<Arch>;
 
 using ropewalk::flushed_bf16;
 using ropewalk::rounded_to;
@@ -302,6 +317,29 @@ template <class Arch>
   Floats<Arch> even, odd;
   Floats<Arch>::deinterleave(a, b, even, odd);
   return (sum + odd) + even;
+}
+
+/// Writes the 32 floats (a, b) as bf16, and gives add_pairs() of what was written.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> store_bf16_and_add(bf16* out, Floats<Arch> a,
+                                                              Floats<Arch> b, Floats<Arch> sum) {
+  if constexpr (has_pairs<Arch>) {
+#if defined(__AVX512BF16__)
+    const __m512bh rounded = _mm512_cvtne2ps_pbh(b.raw(), a.raw());
+    __m512i pairs;
+    __builtin_memcpy(&pairs, &rounded, sizeof pairs);
+    _mm512_storeu_si512(out, pairs);
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, upper));
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    using V = Floats<Arch>;
+    return (sum + V::from_raw(odd)) + V::from_raw(even);
+#endif
+  } else {
+    const Floats<Arch> p = rounded_to_bf16(a), q = rounded_to_bf16(b);
+    store_bf16<Arch>(out, p, q);
+    return add_pairs(p, q, sum);
+  }
 }
 
 }  // namespace simd

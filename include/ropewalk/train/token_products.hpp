@@ -64,7 +64,7 @@ class TokenProducts {
     if constexpr (std::is_same_v<T, float>) {
       return {x, ldx};
     } else {
-      const index_t ld = spread_stride(size);
+      const index_t ld = spread_stride<T>(size);
       kernels_.round_rows(x, ldx, rows, size, static_cast<T*>(rounded), ld);
       return {static_cast<T*>(rounded), ld};
     }

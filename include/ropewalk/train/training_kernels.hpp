@@ -17,6 +17,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// does is said where it is defined.
 template <class T = float>
 struct TrainingKernels {
+  const char* numerics = "";        ///< numerics_id of what they train
   KernelTable<float> forward = {};  ///< rotations and attention, which are of floats for every T
   decltype(&gemm<simd::portable, T>) multiply = nullptr;
   decltype(&gemm_add<simd::portable, T>) multiply_add = nullptr;
@@ -41,7 +42,8 @@ struct TrainingKernels {
 /// The table of instruction set Arch.
 template <simd::FusedInstructionSet Arch, class T = float>
 TrainingKernels<T> make_training_kernels() {
-  return {.forward = make_kernel_table<Arch>(),
+  return {.numerics = numerics_id_of<Arch, T>,
+          .forward = make_kernel_table<Arch>(),
           .multiply = &gemm<Arch, T>,
           .multiply_add = &gemm_add<Arch, T>,
           .multiply_add_inputs = &gemm_add_inputs<Arch, T>,

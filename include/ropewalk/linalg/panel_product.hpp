@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// \file
+/// PanelProduct: the product of some rows with one panel of a packed matrix, and its epilogue.
+
+#include <algorithm>
+#include <concepts>
+#include <utility>
+
+#include "ropewalk/linalg/tile.hpp"
+#include "ropewalk/simd/matrix_tiles.hpp"
+
+namespace ropewalk::inline ROPEWALK_ABI {
+
+/// Finishes elements of a row of a product: epilogue(row, column, sums) for the 16 of columns
+/// column .. column + 15, or for an array of as many vectors as a tile has, which follow each
+/// other. May have fetch(row, column), which asks for the memory that those 16 will go to: it is
+/// called before their sums are computed, so that no write waits for memory.
+template <class E, class Arch>
+concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<Arch>> ||
+                       std::invocable < const E&,
+        index_t, index_t, simd::Floats<Arch>(&)
+[GemmTile<Arch>::vectors] > ;
+
+/// Rows of A that pass over a panel together: the panel is read from the L2 cache this often less,
+/// and their partial sums fit on the stack.
+inline constexpr index_t gemm_rows = 96;
+
+/// Depth of a block of a product: 64 columns of it stay in the L2 cache beside the rows of A.
+/// Longer sums are continued from block to block.
+template <class T>
+inline constexpr index_t gemm_depth = 512 * depth_group<T>;
+
+/// The same for products by matrix tiles: 64 columns of it stay in the L1 cache.
+inline constexpr index_t matrix_tile_depth = 256;
+
+namespace detail {
+
+/// Hands the sums of neighbouring columns of a row to an epilogue, all or 16 at a time.
+template <class Arch, std::size_t Vectors, class Epilogue>
+[[gnu::always_inline]] inline void finish_row(const Epilogue& epilogue, index_t row, index_t column,
+                                              simd::Floats<Arch> (&sums)[Vectors]) {
+  if constexpr (std::invocable<const Epilogue&, index_t, index_t, simd::Floats<Arch>>) {
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) epilogue(row, column + column_of(v), sums[v]);
+  } else {
+    epilogue(row, column, sums);
+  }
+}
+
+/// A tile of a block that is not the last along the depth: sums go to `partial` (row stride 64).
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
+[[gnu::noinline]] void continue_tile(const T* a, index_t lda, const T* b, index_t ldb,
+                                     index_t depth, const Fetch& fetch, float* partial,
+                                     bool first) noexcept {
+  Accumulators<Arch, Rows, Vectors> acc;
+  if (first) {
+    acc.clear();
+  } else {
+    acc.load(partial, panel_width);
+  }
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
+  acc.store(partial, panel_width);
+}
+
+/// A tile of the last block: continued from `partial` unless that is null, then finished.
+template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch, class Epilogue>
+[[gnu::noinline]] void finish_tile(const T* a, index_t lda, const T* b, index_t ldb, index_t depth,
+                                   const Fetch& fetch, const float* partial, index_t row,
+                                   index_t column, const Epilogue& given) noexcept {
+  const Epilogue epilogue = given;  // a copy, which stores of floats cannot change
+  Accumulators<Arch, Rows, Vectors> acc;
+  if (partial == nullptr) {
+    acc.clear();
+  } else {
+    acc.load(partial, panel_width);
+  }
+  if constexpr (requires { epilogue.fetch(row, column); }) {
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        epilogue.fetch(row + static_cast<index_t>(r), column + column_of(v));
+      }
+    }
+  }
+  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
+  ROPEWALK_UNROLL
+  for (std::size_t r = 0; r < Rows; ++r) {
+    finish_row<Arch>(epilogue, row + static_cast<index_t>(r), column, acc.sum[r]);
+  }
+}
+
+/// One block of a product along its depth.
+template <class T>
+struct DepthBlock {
+  const T* a;  ///< (rows, depth), row stride lda
+  index_t lda;
+  index_t rows;  ///< at most gemm_rows
+  const T* b;    ///< (depth, width)
+  index_t width;
+  index_t depth;
+  bool first, last;  ///< of the product's blocks
+  const T* ahead;    ///< what is read next; or null, where the next rows of A are fetched instead
+};
+
+template <class Arch, class T, class Epilogue>
+void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
+  for_each_column_tile<Arch>(block.width, [&](auto vectors, index_t column) {
+    constexpr std::size_t Vectors = vectors();
+    const T* b = block.b + column * depth_group<T>;
+    for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {
+      constexpr std::size_t R = rows();
+      const T* a = block.a + row * block.lda;
+      float* sums = partial + row * panel_width + column;
+      const auto multiply = [&](const auto& fetch) {
+        if (block.last) {
+          finish_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch,
+                                           block.first ? nullptr : sums, row, column, epilogue);
+        } else {
+          continue_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch, sums,
+                                             block.first);
+        }
+      };
+      if (block.ahead != nullptr && column == 0) {
+        const index_t tile = row / static_cast<index_t>(GemmTile<Arch>::rows);
+        multiply(FetchLines{block.ahead + tile * fetched_elements<T>(block.depth)});
+      } else {
+        multiply(FetchRowsBelow<R>{a + index_t{R} * block.lda});
+      }
+    });
+  });
+}
+
+/// Rows of sums that lie in memory and wait for their epilogue.
+struct WaitingRows {
+  float* sums = nullptr;  ///< row stride panel_width
+  index_t row = 0, rows = 0;
+};
+
+/// The next `count` of them, `width` columns. The copy of the epilogue cannot be changed by its own
+/// stores.
+template <class Arch, class Epilogue>
+[[gnu::noinline]] void finish_rows(WaitingRows& waiting, index_t count, index_t width,
+                                   const Epilogue& given) noexcept {
+  const Epilogue epilogue = given;
+  for (count = std::min(count, waiting.rows); count > 0; --count) {
+    for_each_column_tile<Arch>(width, [&](auto vectors, index_t column) {
+      constexpr std::size_t Vectors = vectors();
+      simd::Floats<Arch> sums[Vectors];
+      ROPEWALK_UNROLL
+      for (std::size_t v = 0; v < Vectors; ++v) {
+        sums[v] = simd::Floats<Arch>::load(waiting.sums + column + column_of(v));
+      }
+      finish_row<Arch>(epilogue, waiting.row, column, sums);
+    });
+    waiting.sums += panel_width;
+    ++waiting.row;
+    --waiting.rows;
+  }
+}
+
+/// For what takes no matrix tiles.
+struct NoMatrixTiles {};
+
+}  // namespace detail
+
+/// Visits products of A (rows, depth) and panels of packed B (PackedMatrix::panel):
+/// epilogue(row, column, sums) for 16 columns at a time, where column counts from the panel's start
+/// and sums[i] is the fma chain over k ascending (of bf16 pairs, the odd element first; by matrix
+/// tiles as simd/matrix_tiles.hpp says). One for the products of a kernel call: while it lives, the
+/// thread is set up for operands of T; epilogues see subnormals of bf16 products as zeros, on every
+/// set.
+template <class Arch, class T>
+class PanelProduct {
+  static constexpr bool by_matrix_tiles = simd::takes_matrix_tiles<Arch, T>;
+
+ public:
+  /// **Cost:** 2 * rows * depth * width flops.
+  /// \param rows at most gemm_rows \param depth a multiple of depth_group<T>
+  /// \param next what the caller will multiply with next, fetched meanwhile; or null where that is
+  /// in the L2 cache
+  template <GemmEpilogue<Arch> Epilogue>
+  void operator()(const T* a, index_t lda, index_t rows, const T* panel, index_t width,
+                  index_t depth, const Epilogue& epilogue, const T* next = nullptr) {
+    using Element = simd::Multiplied<Arch, T>;
+    alignas(storage_alignment) float partial[gemm_rows * panel_width];
+    if constexpr (by_matrix_tiles) {
+      multiply_by_tiles({a, lda, rows, panel, width, depth}, partial, epilogue);
+    } else if constexpr (std::is_same_v<Element, T>) {
+      index_t k = 0;
+      do {
+        const index_t block = std::min(gemm_depth<T>, depth - k);
+        const bool last = k + block == depth;
+        detail::multiply_block<Arch>(
+            detail::DepthBlock<T>{a + k, lda, rows, panel + k * width, width, block, k == 0, last,
+                                  width < panel_width ? nullptr
+                                  : last              ? next
+                                                      : panel + (k + block) * width},
+            partial, epilogue);
+        k += block;
+      } while (k < depth);
+    } else {
+      multiply_widened({a, lda, rows, panel, width, depth}, partial, epilogue);
+    }
+  }
+
+ private:
+  struct Operands {
+    const T* a;
+    index_t lda, rows;
+    const T* panel;
+    index_t width, depth;
+  };
+
+  /// Operands as floats, a block at a time.
+  template <class Epilogue>
+  static void multiply_widened(const Operands& o, float* partial, const Epilogue& epilogue) {
+    constexpr index_t most = gemm_depth<float> / 2;
+    alignas(storage_alignment) float wide_a[static_cast<std::size_t>(gemm_rows * most)];
+    alignas(storage_alignment) float wide_b[static_cast<std::size_t>(panel_width * most)];
+    index_t k = 0;
+    do {
+      const index_t block = std::min(most, o.depth - k);
+      for (index_t r = 0; r < o.rows; ++r) {
+        simd::widen_swapped<Arch>(o.a + r * o.lda + k, block, wide_a + r * most);
+      }
+      simd::widen_panel<Arch>(o.panel + k * o.width, block / 2, o.width, wide_b);
+      detail::multiply_block<Arch>(
+          detail::DepthBlock<float>{wide_a, most, o.rows, wide_b, o.width, block, k == 0,
+                                    k + block == o.depth, nullptr},
+          partial, epilogue);
+      k += block;
+    } while (k < o.depth);
+  }
+
+  /// A block of the panel and 32 rows of A stay in the L1 cache. Epilogues are done with the
+  /// products of the next rows: neither waits for the other.
+  template <class Epilogue>
+  void multiply_by_tiles(const Operands& o, float* partial, const Epilogue& epilogue) {
+    detail::WaitingRows waiting;
+    const index_t blocks = (o.width + simd::tile_block - 1) / simd::tile_block;
+    for (index_t k = 0; k < o.depth; k += matrix_tile_depth) {
+      const index_t block = std::min(matrix_tile_depth, o.depth - k);
+      const index_t groups = (block + simd::tile_depth - 1) / simd::tile_depth * blocks;
+      const index_t at_once = (simd::tile_block + groups - 1) / groups;
+      for (index_t r = 0; r < o.rows; r += simd::tile_block) {
+        const index_t rows = std::min(simd::tile_block, o.rows - r);
+        float* sums = partial + r * panel_width;
+        tiles_.multiply(
+            o.a + r * o.lda + k, o.lda, rows, o.panel + k * o.width, o.width, o.width, block, k > 0,
+            sums, panel_width, [&]() __attribute__((always_inline)) {
+              if (waiting.rows == 0) return;
+              detail::finish_rows<Arch>(waiting, at_once, o.width, epilogue);
+            });
+        detail::finish_rows<Arch>(waiting, waiting.rows, o.width, epilogue);
+        if (k + block == o.depth) waiting = {sums, r, rows};
+      }
+    }
+    tiles_.store();
+    detail::finish_rows<Arch>(waiting, waiting.rows, o.width, epilogue);
+  }
+
+  const simd::FlushSubnormals flush_{std::is_same_v<T, bf16>};
+  [[no_unique_address]] std::conditional_t<by_matrix_tiles, simd::MatrixTiles<Arch>,
+                                           detail::NoMatrixTiles>
+      tiles_;
+};
+
+}  // namespace ropewalk::inline ROPEWALK_ABI
