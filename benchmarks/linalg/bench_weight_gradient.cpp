@@ -21,7 +21,7 @@ struct WeightGradient {
 
   WeightGradient(ProductShape s, index_t thread_count)
       : shape(s),
-        ldx(spread_stride(s.inputs)),
+        ldx(spread_stride<T>(s.inputs)),
         lddy(spread_stride(s.outputs)),
         x(random_buffer<T>(s.rows * ldx, 1)),
         dy(random_floats(s.rows * lddy, 2)),
@@ -35,9 +35,11 @@ struct WeightGradient {
   void run(const Executor& executor) {
     for_each_in_runs(executor, tasks(), [&](index_t task, index_t) {
       const index_t first = task * gradient_panels;
-      add_weight_gradient<simd::native>(
-          x.data(), ldx, dy.data() + first * panel_width, lddy, shape.rows, gradient,
-          {first, std::min(first + gradient_panels, gradient.num_panels())});
+      with_instructions<T>([&]<class Arch>() {
+        add_weight_gradient<Arch>(
+            x.data(), ldx, dy.data() + first * panel_width, lddy, shape.rows, gradient,
+            {first, std::min(first + gradient_panels, gradient.num_panels())});
+      });
     });
   }
   /// A chain of `rows` additions may be off by as many units of 2^-24 of its terms' sizes; bf16

@@ -44,7 +44,8 @@ template <class T>
 struct Step {
   Shape shape;
   Threads threads;
-  TrainingKernels<T> kernels = make_training_kernels<simd::native, T>();
+  TrainingKernels<T> kernels =
+      with_instructions<T>([]<class Arch>() { return make_training_kernels<Arch, T>(); });
   LengthFrequencies frequencies{AdjustedBase{}, shape.config.head_dim};
   std::vector<TrainingSequence> batch = {};
   Trainer<T> trainer;

@@ -53,9 +53,11 @@ requires simd::has_matrix_tiles<Arch> IsaTables make_isa_tables() {
   return {.name = Arch::name,
           .b16 = make_kernel_table<Arch, bf16>(),
           .train_b16 = {.numerics = numerics_id_of<Arch, bf16>,
+                        .token_group = token_group<Arch, bf16>,
                         .multiply = &gemm<Arch, bf16>,
                         .multiply_add = &gemm_add<Arch, bf16>,
                         .multiply_add_inputs = &gemm_add_inputs<Arch, bf16>,
+                        .add_weight_gradient = &add_weight_gradient<Arch, bf16>,
                         .head_nll_lse = &head_nll_lse<Arch, bf16>,
                         .head_gradient = &head_gradient<Arch, bf16>},
           .fma_b16 = measure::fma_probe<Arch, bf16>()};
@@ -66,9 +68,11 @@ inline IsaTables with_matrix_tiles(IsaTables rest, const IsaTables& tiles) {
   rest.b16 = tiles.b16;
   rest.fma_b16 = tiles.fma_b16;
   rest.train_b16.numerics = tiles.train_b16.numerics;
+  rest.train_b16.token_group = tiles.train_b16.token_group;
   rest.train_b16.multiply = tiles.train_b16.multiply;
   rest.train_b16.multiply_add = tiles.train_b16.multiply_add;
   rest.train_b16.multiply_add_inputs = tiles.train_b16.multiply_add_inputs;
+  rest.train_b16.add_weight_gradient = tiles.train_b16.add_weight_gradient;
   rest.train_b16.head_nll_lse = tiles.train_b16.head_nll_lse;
   rest.train_b16.head_gradient = tiles.train_b16.head_gradient;
   return rest;

@@ -27,17 +27,15 @@ inline float chain_step(const float* a, const float* b, index_t k, index_t depth
   }
 }
 
-/// The chain over all of [0, depth).
+/// The chain over all of [0, depth), from `sum`.
 template <class T>
-inline float chain(const float* a, const float* b, index_t depth) {
-  float sum = 0;
+inline float chain(const float* a, const float* b, index_t depth, float sum = 0) {
   for (index_t k = 0; k < depth; k += depth_group<T>) sum = chain_step<T>(a, b, k, depth, sum);
   return sum;
 }
 
 /// The same as matrix tiles add up: groups of 32, each c + (chain of even elements + of odd ones).
-inline float tile_sum(const float* a, const float* b, index_t depth) {
-  float sum = 0;
+inline float tile_sum(const float* a, const float* b, index_t depth, float sum = 0) {
   for (index_t k = 0; k < depth; k += 32) {
     float even = 0, odd = 0;
     for (index_t i = k; i < std::min(depth, k + 32); i += 2) {
@@ -49,14 +47,18 @@ inline float tile_sum(const float* a, const float* b, index_t depth) {
   return sum;
 }
 
-/// The sum that products of T by instruction sets of Sums must be.
+/// The sum that products of T by instruction sets of Sums must be, continued from `sum`.
+template <class T, class Sums>
+inline float continued_sum(const float* a, const float* b, index_t depth, float sum) {
+  if constexpr (std::is_same_v<Sums, SumsOfTiles>) {
+    return tile_sum(a, b, depth, sum);
+  } else {
+    return chain<T>(a, b, depth, sum);
+  }
+}
 template <class T, class Sums>
 inline float sum_of(const float* a, const float* b, index_t depth) {
-  if constexpr (std::is_same_v<Sums, SumsOfTiles>) {
-    return tile_sum(a, b, depth);
-  } else {
-    return chain<T>(a, b, depth);
-  }
+  return continued_sum<T, Sums>(a, b, depth, 0);
 }
 
 /// Logical matrices as floats that T holds exactly. a: (rows, depth), w: (outputs, depth)

@@ -110,13 +110,12 @@ PackedMatrix<float> normal_matrix(index_t outputs, index_t inputs, std::uint32_t
   return w;
 }
 
-}  // namespace
-
 // Exact chains are held against double sums too: of the rounded operands, which each of the fewer
 // than `tokens` additions changes by at most 2^-24 of the partial sum, itself below the sum of
 // magnitudes.
-TEST_CASE("linalg/weight_gradient: bf16 takes tokens in pairs, the odd one first") {
-  for_each_arch([&]<class Arch>() {
+template <class Sums>
+void check_bf16() {
+  for_each_arch<Sums>([&]<class Arch>() {
     for (const auto& shape : {std::pair{1, 1}, {16, 7}, {65, 13}, {130, 113}}) {
       const index_t outputs = shape.first, inputs = shape.second;
       for (const auto& calls : {std::pair{0, 1}, {1, 2}, {5, 38}, {20, 37}, {2, 517}}) {
@@ -152,21 +151,21 @@ TEST_CASE("linalg/weight_gradient: bf16 takes tokens in pairs, the odd one first
         index_t wrong = 0, far = 0;
         for (index_t n = 0; n < outputs; ++n) {
           for (index_t k = 0; k < inputs; ++k) {
-            float sum = 0;
+            std::vector<float> column, factors;
             double exact = 0, magnitudes = 0;
-            const auto add = [&](index_t t) {
-              sum = std::fma(x_at(t, k), dy_at(t, n), sum);
+            for (index_t t = 0; t < tokens; ++t) {
+              column.push_back(x_at(t, k));
+              factors.push_back(dy_at(t, n));
               const double product =
-                  static_cast<double>(x_at(t, k)) * static_cast<double>(dy_at(t, n));
+                  static_cast<double>(column.back()) * static_cast<double>(factors.back());
               exact += product;
               magnitudes += std::fabs(product);
-            };
+            }
+            float sum = 0;
             for (const auto& [begin, end] :
                  {std::pair<index_t, index_t>{0, first_run}, {first_run, tokens}}) {
-              for (index_t t = begin; t < end; t += 2) {
-                if (t + 1 < end) add(t + 1);
-                add(t);
-              }
+              sum = continued_sum<bf16, Sums>(column.data() + begin, factors.data() + begin,
+                                              end - begin, sum);
             }
             wrong += !same_bits(gradient(n, k), sum);
             far += !(std::fabs(static_cast<double>(gradient(n, k)) - exact) <=
@@ -184,6 +183,15 @@ TEST_CASE("linalg/weight_gradient: bf16 takes tokens in pairs, the odd one first
       }
     }
   });
+}
+
+}  // namespace
+
+TEST_CASE("linalg/weight_gradient: bf16 takes tokens in pairs, the odd one first") {
+  check_bf16<SumsOfPairs>();
+}
+TEST_CASE("linalg/weight_gradient: bf16 by matrix tiles takes tokens in groups of 32") {
+  check_bf16<SumsOfTiles>();
 }
 
 TEST_CASE(

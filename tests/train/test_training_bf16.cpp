@@ -65,35 +65,36 @@ std::vector<double> train(index_t threads, TrainerOptions options) {
   return out;
 }
 
-}  // namespace
-
-TEST_CASE("train/add_gradients: bits of bf16 depend on no threads, parts, recomputation, kernels") {
+template <class Sums, class Fastest>
+void check_gradient_bits() {
   const Llama<float> model = random_llama(training_config);
   const TrainingBatch batch = make_training_batch(model.config, {0, 50, 51, 130, 258, 300});
-  const GradientResult whole = gradient_of<simd::native, bf16>(model, batch);
+  const GradientResult whole = gradient_of<Fastest, bf16>(model, batch);
   for (const Execution& e : {Execution{.threads = 2}, Execution{.threads = 3, .recompute = true},
                              Execution{.documents_a_part = 1},
                              Execution{.threads = 2, .recompute = true, .documents_a_part = 2}}) {
     CAPTURE(e.threads);
     CAPTURE(e.documents_a_part);
-    check_same_bits(model.config, whole, gradient_of<simd::native, bf16>(model, batch, e));
+    check_same_bits(model.config, whole, gradient_of<Fastest, bf16>(model, batch, e));
   }
-  for_each_arch([&]<class Arch>() {
+  for_each_arch<Sums>([&]<class Arch>() {
     check_same_bits(model.config, whole, gradient_of<Arch, bf16>(model, batch));
   });
 }
 
-TEST_CASE("train/trainer: bits of bf16 depend on no threads, parts, recomputation, kernels") {
-  const auto alone = train(1, {});
-  CHECK(alone == train(2, {}));
-  CHECK(alone == train(3, {.tokens_at_once = 1}));
-  CHECK(alone == train(2, {.recompute = true, .tokens_at_once = 112}));
-  for_each_arch([&]<class Arch>() { CHECK(alone == train<Arch>(1, {})); });
+template <class Sums, class Fastest>
+void check_training_bits() {
+  const auto alone = train<Fastest>(1, {});
+  CHECK(alone == train<Fastest>(2, {}));
+  CHECK(alone == train<Fastest>(3, {.tokens_at_once = 1}));
+  CHECK(alone == train<Fastest>(2, {.recompute = true, .tokens_at_once = 112}));
+  for_each_arch<Sums>([&]<class Arch>() { CHECK(alone == train<Arch>(1, {})); });
 }
 
-TEST_CASE("train/trainer: with bf16, packed documents count as much as the documents apart") {
+template <class Fastest>
+void check_packed_documents() {
   const auto step_on = [](const std::vector<TrainingSequence>& batch) {
-    Trainer trainer = make_trainer(make_training_kernels<simd::native, bf16>(), {});
+    Trainer trainer = make_trainer(make_training_kernels<Fastest, bf16>(), {});
     const StepReport r = trainer.step(batch, frequencies(), 1e-2);
     return std::vector<double>{r.loss, r.gradient_norm,
                                static_cast<double>(trainer.model().weights.lm_head(3, 5))};
@@ -105,6 +106,21 @@ TEST_CASE("train/trainer: with bf16, packed documents count as much as the docum
                      .targets = {whole.targets.begin() + first, whole.targets.begin() + end}});
   }
   CHECK(step_on({whole}) == step_on(apart));
+}
+
+}  // namespace
+
+TEST_CASE("train/add_gradients: bits of bf16 depend on no threads, parts, recomputation, kernels") {
+  check_gradient_bits<SumsOfPairs, simd::native>();
+  with_fastest_arch<SumsOfTiles>([]<class Arch>() { check_gradient_bits<SumsOfTiles, Arch>(); });
+}
+TEST_CASE("train/trainer: bits of bf16 depend on no threads, parts, recomputation, kernels") {
+  check_training_bits<SumsOfPairs, simd::native>();
+  with_fastest_arch<SumsOfTiles>([]<class Arch>() { check_training_bits<SumsOfTiles, Arch>(); });
+}
+TEST_CASE("train/trainer: with bf16, packed documents count as much as the documents apart") {
+  check_packed_documents<simd::native>();
+  with_fastest_arch<SumsOfTiles>([]<class Arch>() { check_packed_documents<Arch>(); });
 }
 
 // Neighbours in bf16 of weights near 0.02 are 2^-13 apart; five steps of 1e-6 cross the middle

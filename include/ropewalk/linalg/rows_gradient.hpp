@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "ropewalk/linalg/rows.hpp"
+#include "ropewalk/linalg/tile.hpp"
 #include "ropewalk/simd/math.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
@@ -80,6 +81,22 @@ void norm_weight_gradient(const float* x, index_t ldx, const float* dy, index_t 
   }
 }
 
+namespace detail {
+
+/// f(integral_constant<vectors>, first column) over `size` columns padded to 16: 4 vectors at a
+/// time, whose exponentials go in lock-step (simd/math.hpp), then one.
+template <class F>
+[[gnu::always_inline]] inline void for_each_vectors(index_t size, F&& f) {
+  constexpr std::size_t many = 4;
+  index_t i = 0;
+  for (; i + column_of(many) <= size; i += column_of(many)) {
+    f(std::integral_constant<std::size_t, many>{}, i);
+  }
+  for (; i < size; i += column_of(1)) f(std::integral_constant<std::size_t, 1>{}, i);
+}
+
+}  // namespace detail
+
 /// out = silu(gate) * up, the bits of gemm_swiglu(). gate, up: (rows, size padded to 16), row
 /// stride ld; out: row stride ldo, rounded to T.
 template <class Arch, class T>
@@ -87,10 +104,21 @@ void swiglu(const float* gate, const float* up, index_t ld, index_t rows, index_
             index_t ldo) noexcept {
   using V = simd::Floats<Arch>;
   for (index_t r = 0; r < rows; ++r) {
-    for (index_t i = 0; i < size; i += simd::lanes) {
-      const V g = V::load(gate + r * ld + i), u = V::load(up + r * ld + i);
-      simd::store_rounded<Arch>(out + r * ldo + i, simd::silu(g) * u);
-    }
+    detail::for_each_vectors(
+        size, [&](auto vectors, index_t i) __attribute__((always_inline)) {
+          constexpr std::size_t Vectors = vectors();
+          V g[Vectors];
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) {
+            g[v] = V::load(gate + r * ld + i + detail::column_of(v));
+          }
+          simd::silu(g);
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) {
+            const index_t at = i + detail::column_of(v);
+            simd::store_rounded<Arch>(out + r * ldo + at, g[v] * V::load(up + r * ld + at));
+          }
+        });
   }
 }
 
@@ -104,17 +132,32 @@ template <class Arch, class T>
 void swiglu_gradient(float* gate, float* up, index_t ld, index_t rows, index_t size,
                      const float* dout, index_t ldd, T* out, index_t ldo) noexcept {
   using V = simd::Floats<Arch>;
-  const V one(1.0f), lowest(-80.0f);  // as silu() clamps
+  const V one(1.0f), zero(0.0f), lowest(-80.0f);  // as silu() clamps
   for (index_t r = 0; r < rows; ++r) {
-    for (index_t i = 0; i < size; i += simd::lanes) {
-      const V g = V::load(gate + r * ld + i), u = V::load(up + r * ld + i);
-      const V d = V::load(dout + r * ldd + i);
-      const V silu = simd::silu(g);
-      const V h = simd::reciprocal(one + simd::exp(V(0.0f) - max(lowest, g)));
-      (d * u * fma(silu, one - h, h)).store(gate + r * ld + i);
-      (d * silu).store(up + r * ld + i);
-      simd::store_rounded<Arch>(out + r * ldo + i, silu * u);
-    }
+    detail::for_each_vectors(
+        size, [&](auto vectors, index_t i) __attribute__((always_inline)) {
+          constexpr std::size_t Vectors = vectors();
+          V silu[Vectors], e[Vectors], h[Vectors];
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) {
+            silu[v] = V::load(gate + r * ld + i + detail::column_of(v));
+          }
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) e[v] = zero - max(lowest, silu[v]);
+          simd::silu(silu);
+          simd::exp(e);
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) e[v] = one + e[v];
+          simd::reciprocal(e, h);
+          ROPEWALK_UNROLL
+          for (std::size_t v = 0; v < Vectors; ++v) {
+            const index_t at = r * ld + i + detail::column_of(v);
+            const V u = V::load(up + at), d = V::load(dout + r * ldd + i + detail::column_of(v));
+            (d * u * fma(silu[v], one - h[v], h[v])).store(gate + at);
+            (d * silu[v]).store(up + at);
+            simd::store_rounded<Arch>(out + r * ldo + i + detail::column_of(v), silu[v] * u);
+          }
+        });
   }
 }
 

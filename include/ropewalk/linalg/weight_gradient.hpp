@@ -12,6 +12,9 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
+/// Panels that a task of add_weight_gradient() had best take: they share what is read of x. Free.
+inline constexpr index_t gradient_panels = 2;
+
 namespace detail {
 
 /// Tokens of a block of a product over tokens: 64 columns of it are 16 KiB. Free: sums go on.
@@ -20,13 +23,13 @@ inline constexpr index_t gradient_tokens = 64;
 /// Tokens and columns that are put side by side in pairs at a time. Free: sums go on.
 inline constexpr index_t paired_tokens = 256, paired_columns = gemm_rows;
 
-/// Rows of x as gemm_tn() takes them for operands of bf16 (simd::pair_rows), an odd last row beside
-/// zeros. x: (tokens, columns), row stride ldx; out: row stride ldo elements or pairs, columns
-/// padded to 16.
-template <class Arch, class X>
-void pair_tokens(const X* x, index_t ldx, index_t tokens, index_t columns,
-                 simd::Multiplied<Arch, bf16>* out, index_t ldo) noexcept {
-  constexpr index_t group = depth_group<simd::Multiplied<Arch, bf16>>;
+/// Rows of x as products over tokens take them for operands of bf16 (simd::pair_rows), an odd last
+/// row beside zeros. x: (tokens, columns), row stride ldx; out: row stride ldo elements or pairs,
+/// columns padded to 16.
+template <class Arch, class X, class Element>
+void pair_tokens(const X* x, index_t ldx, index_t tokens, index_t columns, Element* out,
+                 index_t ldo) noexcept {
+  constexpr index_t group = depth_group<Element>;
   static constexpr X nothing[paired_columns] = {};
   for (index_t t = 0; t < tokens; t += 2) {
     const X* even = x + t * ldx;
@@ -66,23 +69,75 @@ void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t ld
   }
 }
 
+/// add_weight_gradient() of bf16 operands by matrix tiles, for up to gradient_panels panels.
+template <class Arch>
+void add_tiled_gradient(const bf16* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
+                        PackedMatrix<float>& gradient, Interval panels) noexcept {
+  constexpr index_t most = paired_tokens, half = most / 2, side = simd::tile_side;
+  constexpr index_t ldl = most + simd::tile_depth;  // rows that begin in different sets
+  alignas(storage_alignment) bf16 right[gradient_panels][most * panel_width];  // dy in pairs
+  alignas(storage_alignment) bf16 pairs[half * paired_columns * 2];            // x in pairs
+  alignas(storage_alignment) bf16 left[paired_columns * ldl];                  // x^T
+  struct Pair {
+    bf16 even, odd;
+  };
+  const simd::FlushSubnormals flush(true);
+  simd::MatrixTiles<Arch> tiles;
+  for (index_t first = 0; first < tokens; first += most) {
+    const index_t count = std::min(most, tokens - first);
+    const index_t padded = round_up(count, simd::tile_depth);
+    for (index_t j = 0; j < panels.size(); ++j) {
+      const index_t width = gradient.width_of_panel(panels.begin + j);
+      pair_tokens<Arch>(dy + first * lddy + j * panel_width, lddy, count, width, right[j], width);
+      std::fill(right[j] + round_up(count, 2) * width, right[j] + padded * width, bf16{});
+    }
+    for (index_t k = 0; k < gradient.inputs(); k += paired_columns) {
+      const index_t rows = std::min(paired_columns, gradient.inputs() - k);
+      pair_tokens<Arch>(x + first * ldx + k, ldx, count, rows, pairs, paired_columns);
+      std::fill(pairs + round_up(count, 2) * paired_columns, pairs + padded * paired_columns,
+                bf16{});
+      for (index_t t = 0; t < padded / 2; t += side) {
+        for (index_t r = 0; r < rows; r += side) {
+          simd::transpose_16x16<Arch>(reinterpret_cast<const Pair*>(pairs) + t * paired_columns + r,
+                                      paired_columns, reinterpret_cast<Pair*>(left + r * ldl) + t,
+                                      ldl / 2);
+        }
+      }
+      for (index_t j = 0; j < panels.size(); ++j) {
+        const index_t width = gradient.width_of_panel(panels.begin + j);
+        tiles.multiply(left, ldl, rows, right[j], width, width, padded, true,
+                       gradient.panel(panels.begin + j) + k * width, width);
+      }
+      tiles.store();
+    }
+  }
+}
+
 }  // namespace detail
 
-/// Panels that a task of add_weight_gradient() had best take: they share what is read of x. Free.
-inline constexpr index_t gradient_panels = 2;
+/// Tokens that sums over tokens take together, for operands stored as T: a sum that is continued
+/// from call to call has the same bits wherever it is cut at a multiple of them.
+template <class Arch, class T>
+inline constexpr index_t token_group =
+    simd::takes_matrix_tiles<Arch, T> ? simd::tile_depth : depth_group<T>;
 
 /// dW += dY^T X for the outputs of some panels of W, where Y = X W^T: each element an fma chain
 /// over tokens ascending, continued from call to call; for bf16, to which dy is rounded, over pairs
 /// of tokens, the odd one first, that start with each call (an odd last token is paired with
-/// zeros). The gradient has W's packed order, in which a panel is the plain matrix (inputs, outputs
-/// of the panel).
-/// \param x (tokens, inputs), row stride ldx
+/// zeros); by matrix tiles over groups of 32 tokens that start with each call (the last one is
+/// filled with zeros; simd/matrix_tiles.hpp). The gradient has W's packed order, in which a panel
+/// is the plain matrix (inputs, outputs of the panel). \param x (tokens, inputs), row stride ldx
 /// \param dy (tokens, outputs of the panels padded to 16, padding zero), row stride lddy
 template <class Arch, class T>
 void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
                          PackedMatrix<float>& gradient, Interval panels) noexcept {
   const index_t inputs = gradient.inputs();
-  if constexpr (std::is_same_v<T, bf16>) {
+  if constexpr (simd::takes_matrix_tiles<Arch, T>) {
+    for (index_t j = panels.begin; j < panels.end; j += gradient_panels) {
+      detail::add_tiled_gradient<Arch>(x, ldx, dy + (j - panels.begin) * panel_width, lddy, tokens,
+                                       gradient, {j, std::min(panels.end, j + gradient_panels)});
+    }
+  } else if constexpr (std::is_same_v<T, bf16>) {
     for (index_t j = panels.begin; j < panels.end; ++j, dy += panel_width) {
       detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, inputs,
                                         gradient.width_of_panel(j), gradient.panel(j));

@@ -24,8 +24,8 @@ inline constexpr bool has_pairs = false;
 template <>
 inline constexpr bool has_pairs<avx512bf16> = true;
 #endif
-/// Whether Arch multiplies tiles of bf16 matrices (simd/matrix_tiles.hpp): products with packed
-/// matrices and attention are made of them then; sums over tokens are still those of pairs.
+/// Whether Arch multiplies tiles of bf16 matrices (simd/matrix_tiles.hpp), of which products and
+/// attention are made then.
 template <class Arch>
 inline constexpr bool has_matrix_tiles = std::is_same_v<Arch, emulated_amx>;
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \

@@ -28,6 +28,7 @@ struct LayerActivations {
 template <class T>
 struct GradientBuffers {
   index_t hidden_stride = 0, heads_stride = 0, key_heads_stride = 0, fed_stride = 0;
+  index_t normed_stride = 0, attended_stride = 0, product_stride = 0;  // of rows of T
   std::vector<LayerActivations> layers;
   float* last_hidden = nullptr;  // (tokens, C)
 
@@ -95,6 +96,9 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
   b.heads_stride = spread_stride(c.query_size());
   b.key_heads_stride = spread_stride(c.key_value_size());
   b.fed_stride = spread_stride(c.intermediate_size);
+  b.normed_stride = spread_stride<T>(c.hidden_size);
+  b.attended_stride = spread_stride<T>(c.query_size());
+  b.product_stride = spread_stride<T>(c.intermediate_size);
   const auto take = [&](index_t rows, index_t columns) {
     return workspace.take<float>(checked_mul(rows, columns, "activations")).data();
   };
@@ -112,10 +116,10 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
   b.last_hidden = take(tokens, b.hidden_stride);
   b.d_hidden = take(tokens, b.hidden_stride);
   b.d_middle = take(tokens, b.hidden_stride);
-  b.normed = take_operands(tokens, b.hidden_stride);
+  b.normed = take_operands(tokens, b.normed_stride);
   b.d_normed = take(tokens, b.hidden_stride);
-  b.fed = take_operands(tokens, b.fed_stride);
-  if (!std::is_same_v<T, float>) b.attended = take_operands(tokens, b.heads_stride);
+  b.fed = take_operands(tokens, b.product_stride);
+  if (!std::is_same_v<T, float>) b.attended = take_operands(tokens, b.attended_stride);
   b.d_attended = take(tokens, b.heads_stride);
   b.d_values = take(tokens, b.key_heads_stride);
   b.d_queries = workspace.take<float*>(branches);
@@ -137,7 +141,7 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
                      .head_dim = c.head_dim};
   b.inverse_rms = take(tokens, 1);
   b.gathered = take(scored, b.hidden_stride);
-  b.scaled = take_operands(scored, b.hidden_stride);
+  b.scaled = take_operands(scored, b.normed_stride);
   b.lse = workspace.take<double>(scored).data();
   b.weights = take(scored, 1);
   b.targets = workspace.take<TokenId>(scored).data();
@@ -146,7 +150,9 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
   b.d_logits = take(scored, b.logits_stride);
   const index_t projected = std::max(b.heads_stride, b.key_heads_stride);
   const index_t rounded_logits =
-      std::is_same_v<T, float> ? 0 : head_rows * b.logits_stride / depth_group<T>;
+      std::is_same_v<T, float>
+          ? 0
+          : head_rows * spread_stride<T>(std::min(head_chunk, c.vocab_size)) / depth_group<T>;
   b.scratch_size =
       round_up(std::max({token_tile * (b.hidden_stride + std::max(projected, b.fed_stride)),
                          rounded_logits, attention_scratch_size<float>(c.head_dim),

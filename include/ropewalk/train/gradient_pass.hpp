@@ -38,8 +38,8 @@ class GradientPass {
       const index_t* end = std::lower_bound(b_.scored, b_.scored + scored_, s.queries.end);
       scored_ends.push_back(end - b_.scored);
     }
-    token_runs_ = runs_of_pairs<T>(ends);
-    scored_runs_ = runs_of_pairs<T>(scored_ends);
+    token_runs_ = runs_of_groups(ends, kernels.token_group);
+    scored_runs_ = runs_of_groups(scored_ends, kernels.token_group);
   }
 
   void run(bool recompute, std::span<HeadResult> results) {
@@ -103,11 +103,11 @@ class GradientPass {
       float* gate = a.gate + rows.begin * b_.fed_stride;
       float* up = a.up + rows.begin * b_.fed_stride;
       kernels_.rmsnorm(middle, b_.hidden_stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-                       normed, b_.hidden_stride);
-      kernels_.multiply(normed, b_.hidden_stride, count, layer.gate_proj, gate, b_.fed_stride);
-      kernels_.multiply(normed, b_.hidden_stride, count, layer.up_proj, up, b_.fed_stride);
-      kernels_.swiglu(gate, up, b_.fed_stride, count, c_.intermediate_size, fed, b_.fed_stride);
-      kernels_.multiply_add(fed, b_.fed_stride, count, layer.down_proj, middle, output + first,
+                       normed, b_.normed_stride);
+      kernels_.multiply(normed, b_.normed_stride, count, layer.gate_proj, gate, b_.fed_stride);
+      kernels_.multiply(normed, b_.normed_stride, count, layer.up_proj, up, b_.fed_stride);
+      kernels_.swiglu(gate, up, b_.fed_stride, count, c_.intermediate_size, fed, b_.product_stride);
+      kernels_.multiply_add(fed, b_.product_stride, count, layer.down_proj, middle, output + first,
                             b_.hidden_stride);
     });
   }
@@ -126,12 +126,13 @@ class GradientPass {
       }
       const auto norm_to = [&](T* out, double factor) {
         kernels_.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
-                         static_cast<float>(factor), out + rows.begin * stride, stride);
+                         static_cast<float>(factor), out + rows.begin * b_.normed_stride,
+                         b_.normed_stride);
       };
       norm_to(b_.normed, 1);
       norm_to(b_.scaled, log2_e);
       const auto count = static_cast<std::size_t>(rows.size());
-      kernels_.head_nll_lse(b_.scaled + rows.begin * stride, stride,
+      kernels_.head_nll_lse(b_.scaled + rows.begin * b_.normed_stride, b_.normed_stride,
                             {b_.targets + rows.begin, count}, trainable_.head(), {found, count},
                             b_.lse + rows.begin);
       for (index_t r = 0; r < rows.size(); ++r) {
@@ -145,7 +146,7 @@ class GradientPass {
       const Interval chunk{first, std::min(first + head_chunk, c_.vocab_size)};
       products_.for_each_tile(scored_, [&](Interval rows, index_t worker) {
         float* d_logits = b_.d_logits + rows.begin * b_.logits_stride;
-        kernels_.head_gradient(b_.scaled + rows.begin * stride, stride,
+        kernels_.head_gradient(b_.scaled + rows.begin * b_.normed_stride, b_.normed_stride,
                                {b_.targets + rows.begin, static_cast<std::size_t>(rows.size())},
                                trainable_.head(), b_.lse + rows.begin, b_.weights + rows.begin,
                                chunk, d_logits, b_.logits_stride);
@@ -155,7 +156,7 @@ class GradientPass {
                                      b_.d_normed + rows.begin * stride, stride);
       });
       const index_t panels = (chunk.size() + panel_width - 1) / panel_width;
-      products_.add_tasks({b_.normed, stride}, b_.d_logits, b_.logits_stride, d_head,
+      products_.add_tasks({b_.normed, b_.normed_stride}, b_.d_logits, b_.logits_stride, d_head,
                           {first / panel_width, first / panel_width + panels});
       products_.add_weight_gradients(scored_runs_);
     }
@@ -188,8 +189,9 @@ class GradientPass {
     products_.for_each_tile(tokens_, [&](Interval rows, index_t worker) {
       feed_forward_gradient_tile(l, a, rows, scratch(worker));
     });
-    const OperandRows<T> normed{b_.normed, b_.hidden_stride};
-    products_.add_tasks({b_.fed, b_.fed_stride}, b_.d_hidden, b_.hidden_stride, d_layer.down_proj);
+    const OperandRows<T> normed{b_.normed, b_.normed_stride};
+    products_.add_tasks({b_.fed, b_.product_stride}, b_.d_hidden, b_.hidden_stride,
+                        d_layer.down_proj);
     products_.add_tasks(normed, a.gate, b_.fed_stride, d_layer.gate_proj);
     products_.add_tasks(normed, a.up, b_.fed_stride, d_layer.up_proj);
     products_.add_tasks(attended_operand(a), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
@@ -211,7 +213,7 @@ class GradientPass {
     if constexpr (std::is_same_v<T, float>) {
       return {a.attended, b_.heads_stride};
     } else {
-      return {b_.attended, b_.heads_stride};
+      return {b_.attended, b_.attended_stride};
     }
   }
 
@@ -225,11 +227,11 @@ class GradientPass {
         model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
     float* d_fed = rounded + token_tile * stride;
     kernels_.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-                     b_.normed + at, stride);
+                     b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
     products_.multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride, rounded);
     kernels_.swiglu_gradient(a.gate + fed_at, a.up + fed_at, b_.fed_stride, count,
-                             c_.intermediate_size, d_fed, b_.fed_stride, b_.fed + fed_at,
-                             b_.fed_stride);
+                             c_.intermediate_size, d_fed, b_.fed_stride,
+                             b_.fed + rows.begin * b_.product_stride, b_.product_stride);
     products_.multiply(a.gate + fed_at, b_.fed_stride, count, w.gate_proj, b_.d_normed + at, stride,
                        d_fed);
     products_.add_product(a.up + fed_at, b_.fed_stride, count, w.up_proj, b_.d_normed + at,
@@ -241,7 +243,7 @@ class GradientPass {
                        b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride, rounded);
     if constexpr (!std::is_same_v<T, float>) {
       products_.operand(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count,
-                        c_.query_size(), b_.attended + rows.begin * b_.heads_stride);
+                        c_.query_size(), b_.attended + rows.begin * b_.attended_stride);
     }
   }
 
@@ -338,7 +340,7 @@ class GradientPass {
                           b_.d_normed + at, b_.d_normed + at, stride, rounded);
     const float* norm = model_.weights.layers[static_cast<std::size_t>(l)].input_layernorm.data();
     kernels_.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
-                     1.0f, b_.normed + at, stride);
+                     1.0f, b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
     kernels_.rmsnorm_gradient(a.projected.hidden + at, stride, count, c_.hidden_size, norm,
                               c_.rms_norm_eps, b_.d_normed + at, stride, b_.d_middle + at, stride,
                               b_.d_hidden + at, stride, b_.inverse_rms + rows.begin);

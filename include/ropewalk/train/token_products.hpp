@@ -34,15 +34,14 @@ struct WeightGradientTask {
 };
 
 /// Runs of rows that sums over tokens take at once, given how many rows there are up to the end of
-/// each segment: all of them, or, where operands are taken in pairs, up to each segment that leaves
-/// an odd row. So a segment's pairs are the same whatever is before it in the batch.
-template <class T>
-std::vector<Interval> runs_of_pairs(std::span<const index_t> ends) {
+/// each segment: all of them, or, where rows are taken in groups, up to each segment that leaves a
+/// part of one. So a segment's groups are the same whatever is before it in the batch.
+inline std::vector<Interval> runs_of_groups(std::span<const index_t> ends, index_t group) {
   std::vector<Interval> runs;
   index_t begin = 0;
   for (std::size_t i = 0; i < ends.size(); ++i) {
     if (ends[i] == begin) continue;
-    if ((ends[i] - begin) % depth_group<T> == 0 && i + 1 < ends.size()) continue;
+    if ((ends[i] - begin) % group == 0 && i + 1 < ends.size()) continue;
     runs.push_back({begin, ends[i]});
     begin = ends[i];
   }

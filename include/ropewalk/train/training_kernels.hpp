@@ -18,6 +18,7 @@ namespace ropewalk::inline ROPEWALK_ABI {
 template <class T = float>
 struct TrainingKernels {
   const char* numerics = "";        ///< numerics_id of what they train
+  index_t token_group = 1;          ///< tokens that add_weight_gradient() takes together
   KernelTable<float> forward = {};  ///< rotations and attention, which are of floats for every T
   decltype(&gemm<simd::portable, T>) multiply = nullptr;
   decltype(&gemm_add<simd::portable, T>) multiply_add = nullptr;
@@ -43,6 +44,7 @@ struct TrainingKernels {
 template <simd::FusedInstructionSet Arch, class T = float>
 TrainingKernels<T> make_training_kernels() {
   return {.numerics = numerics_id_of<Arch, T>,
+          .token_group = ropewalk::token_group<Arch, T>,
           .forward = make_kernel_table<Arch>(),
           .multiply = &gemm<Arch, T>,
           .multiply_add = &gemm_add<Arch, T>,
