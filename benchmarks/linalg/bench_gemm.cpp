@@ -29,8 +29,8 @@ struct Product {
         divisible(can_be_divided),
         threads(thread_count) {}
   void run(const Executor& executor) {
-    share_rows(executor, x.shape.rows, threads.count() == 1,
-               [&](index_t first, index_t count) { kernel(x, w, first, count); });
+    share_rows<T>(executor, x.shape.rows, threads.count() == 1,
+                  [&](index_t first, index_t count) { kernel(x, w, first, count); });
   }
   std::string fault() {
     run(threads.executor());
@@ -39,7 +39,7 @@ struct Product {
   Work work() const {
     return {.flops = x.shape.flops(),
             .executor = threads.executor(),
-            .parts = divisible ? row_blocks(x.shape.rows) : 1,
+            .parts = divisible ? row_blocks<T>(x.shape.rows) : 1,
             .bf16s = std::is_same_v<T, bf16>};
   }
 };
@@ -70,7 +70,13 @@ void row_by_row(Operands<float>& x, const PackedMatrix<float>& w, index_t first,
 template <class T>
 void tiled(Operands<T>& x, const PackedMatrix<T>& w, index_t first, index_t count) {
   with_instructions<T>([&]<class Arch>() {
-    gemm<Arch>(x.a.data() + first * x.lda, x.lda, count, w, x.c.data() + first * x.ldc, x.ldc);
+    const T* a = x.a.data() + first * x.lda;
+    T* c = x.c.data() + first * x.ldc;
+    if constexpr (std::is_same_v<T, float>) {
+      gemm<Arch>(a, x.lda, count, w, c, x.ldc);
+    } else {  // as other libraries' products: the result is of the operands' type
+      multiply_packed<Arch>(a, x.lda, count, w, StoreRounded<Arch, T>{c, x.ldc});
+    }
   });
 }
 

@@ -28,7 +28,7 @@ struct OneDnnProduct {
     const dnnl::memory::desc a_desc({s.rows, s.inputs}, type, dnnl::memory::dims{x.lda, 1});
     const dnnl::memory::desc w_desc({s.inputs, s.outputs}, type, Tag::ba);
     const dnnl::memory::desc w_any({s.inputs, s.outputs}, type, Tag::any);
-    const dnnl::memory::desc c_desc({s.rows, s.outputs}, Type::f32, dnnl::memory::dims{x.ldc, 1});
+    const dnnl::memory::desc c_desc({s.rows, s.outputs}, type, dnnl::memory::dims{x.ldc, 1});
     const dnnl::matmul::primitive_desc chosen({a_desc, w_any, c_desc}, engine);
     product = dnnl::matmul(chosen);
     a = dnnl::memory(a_desc, engine, x.a.data());

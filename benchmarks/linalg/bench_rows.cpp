@@ -70,7 +70,7 @@ struct SwiGlu {
         out(s.rows * ldo),
         threads(thread_count) {}
   void run(const Executor& executor) {
-    share_rows(executor, shape.rows, threads.count() == 1, [&](index_t first, index_t count) {
+    share_rows<T>(executor, shape.rows, threads.count() == 1, [&](index_t first, index_t count) {
       with_instructions<T>([&]<class Arch>() {
         gemm_swiglu<Arch>(a.data() + first * lda, lda, count, gate, up, out.data() + first * ldo,
                           ldo);
@@ -98,7 +98,7 @@ struct SwiGlu {
   Work work() const {
     return {.flops = 2 * shape.flops(),
             .executor = threads.executor(),
-            .parts = row_blocks(shape.rows),
+            .parts = row_blocks<T>(shape.rows),
             .bf16s = std::is_same_v<T, bf16>};
   }
 

@@ -52,27 +52,29 @@ template <class T>
 struct Operands {
   ProductShape shape;
   index_t lda, ldc;
-  Buffer<T> a, w;   ///< (rows, inputs), (outputs, inputs)
-  Buffer<float> c;  ///< (rows, outputs)
+  Buffer<T> a, w;  ///< (rows, inputs), (outputs, inputs)
+  Buffer<T> c;     ///< (rows, outputs)
 
   explicit Operands(ProductShape s)
       : shape(s),
         lda(spread_stride<T>(s.inputs)),
-        ldc(spread_stride(s.outputs)),
+        ldc(spread_stride<T>(s.outputs)),
         a(random_buffer<T>(s.rows * lda, 1)),
         w(random_buffer<T>(s.outputs * s.inputs, 2)),
         c(s.rows * ldc) {}
 
   /// Largest error of a sample of C, in units of 2^-24 times the sum of the products' sizes: a
-  /// chain of `inputs` additions may be off by `inputs` of them.
+  /// chain of `inputs` additions may be off by `inputs` of them, and bf16 by its rounding.
   std::string fault() const {
     double worst = 0;
     for (index_t i = 0; i < 257; ++i) {
       const index_t r = (i * 101) % shape.rows, n = (i * 211 + i / 7) % shape.outputs;
       const auto [sum, size] = exact_element(a, lda, w, shape.inputs, r, n);
-      worst = worse(worst, std::fabs(static_cast<double>(c[r * ldc + n]) - sum) / size * 0x1p24);
+      worst = worse(worst,
+                    std::fabs(static_cast<double>(to_float(c[r * ldc + n])) - sum) / size * 0x1p24);
     }
-    return fault_of(worst, static_cast<double>(shape.inputs));
+    const double rounding = std::is_same_v<T, bf16> ? 0x1p15 : 0;
+    return fault_of(worst, static_cast<double>(shape.inputs) + rounding);
   }
 };
 
@@ -87,11 +89,16 @@ PackedMatrix<T> packed(const Buffer<T>& w, index_t outputs, index_t inputs) {
   return out;
 }
 
-/// f(first, count) of the rows of a worker. A single thread's shares are blocks of gemm_rows rows,
-/// as gemm() makes them itself; several threads' are as even as tiles of 6 rows allow.
-template <class F>
+/// Rows that a product of T takes at once at the most.
+template <class T>
+inline constexpr index_t block_rows = std::is_same_v<T, bf16> ? 192 : gemm_rows;
+
+/// f(first, count) of the rows of a worker. A single thread's shares are blocks as gemm() makes
+/// them itself; several threads' are as even as tiles of registers allow.
+template <class T, class F>
 void share_rows(const Executor& executor, index_t rows, bool one_thread, F&& f) {
-  const index_t unit = one_thread ? gemm_rows : 6, units = (rows + unit - 1) / unit;
+  const index_t tile = std::is_same_v<T, bf16> ? 32 : 6;
+  const index_t unit = one_thread ? block_rows<T> : tile, units = (rows + unit - 1) / unit;
   executor.run([&](index_t worker, index_t workers) {
     const index_t first = units * worker / workers * unit;
     const index_t end = std::min(rows, units * (worker + 1) / workers * unit);
@@ -100,6 +107,9 @@ void share_rows(const Executor& executor, index_t rows, bool one_thread, F&& f) 
 }
 
 /// Shares of one thread's rows.
-inline index_t row_blocks(index_t rows) { return (rows + gemm_rows - 1) / gemm_rows; }
+template <class T>
+index_t row_blocks(index_t rows) {
+  return (rows + block_rows<T> - 1) / block_rows<T>;
+}
 
 }  // namespace bench

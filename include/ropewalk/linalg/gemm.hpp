@@ -43,6 +43,18 @@ struct StoreRows {
   }
 };
 
+/// Writes rows of a product rounded to T, row stride ldc.
+template <class Arch, class T>
+struct StoreRounded {
+  T* c;
+  index_t ldc;
+
+  [[gnu::always_inline]] void operator()(index_t row, index_t column,
+                                         simd::Floats<Arch> sums) const {
+    simd::store_rounded<Arch>(c + row * ldc + column, sums);
+  }
+};
+
 /// Writes rows of a product added to those of r, as a residual connection does: the sum after the
 /// last k. r and c have one row stride and may be the same.
 struct AddRows {
@@ -78,8 +90,8 @@ void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T
                      const Epilogue& epilogue) {
   PanelProduct<Arch, T> multiply_panel;
   const bool kept = detail::stay_cached<T>(w.storage_size(), rows);
-  for (index_t first = 0; first < rows; first += gemm_rows) {
-    const index_t count = std::min(gemm_rows, rows - first);
+  for (index_t first = 0; first < rows; first += rows_at_once<Arch, T>) {
+    const index_t count = std::min(rows_at_once<Arch, T>, rows - first);
     for (index_t j = 0; j < w.num_panels(); ++j) {
       const bool ends = j + 1 == w.num_panels();
       const T* next = kept                   ? nullptr
@@ -137,12 +149,12 @@ template <class Arch, class T>
 void gemm_swiglu(const T* a, index_t lda, index_t rows, const PackedMatrix<T>& gate,
                  const PackedMatrix<T>& up, T* out, index_t ldo) noexcept {
   using V = simd::Floats<Arch>;
-  alignas(storage_alignment) float panel[gemm_rows * panel_width];
+  alignas(storage_alignment) float panel[rows_at_once<Arch, T> * panel_width];
   float* const gated = panel;  // for lambdas that are copied
   PanelProduct<Arch, T> multiply_panel;
   const bool kept = detail::stay_cached<T>(gate.storage_size() + up.storage_size(), rows);
-  for (index_t first = 0; first < rows; first += gemm_rows) {
-    const index_t count = std::min(gemm_rows, rows - first);
+  for (index_t first = 0; first < rows; first += rows_at_once<Arch, T>) {
+    const index_t count = std::min(rows_at_once<Arch, T>, rows - first);
     const T* block = a + first * lda;
     for (index_t j = 0; j < gate.num_panels(); ++j) {
       const index_t width = gate.width_of_panel(j);

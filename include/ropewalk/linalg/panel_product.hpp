@@ -25,6 +25,10 @@ concept GemmEpilogue = std::invocable<const E&, index_t, index_t, simd::Floats<A
 /// Rows of A that pass over a panel together: the panel is read from the L2 cache this often less,
 /// and their partial sums fit on the stack.
 inline constexpr index_t gemm_rows = 96;
+/// The same for products of operands of T by Arch: matrix tiles would else read panels faster than
+/// the L3 cache gives them.
+template <class Arch, class T>
+inline constexpr index_t rows_at_once = simd::takes_matrix_tiles<Arch, T> ? 192 : gemm_rows;
 
 /// Depth of a block of a product: 64 columns of it stay in the L2 cache beside the rows of A.
 /// Longer sums are continued from block to block.
@@ -177,14 +181,14 @@ class PanelProduct {
 
  public:
   /// **Cost:** 2 * rows * depth * width flops.
-  /// \param rows at most gemm_rows \param depth a multiple of depth_group<T>
+  /// \param rows at most rows_at_once \param depth a multiple of depth_group<T>
   /// \param next what the caller will multiply with next, fetched meanwhile; or null where that is
   /// in the L2 cache
   template <GemmEpilogue<Arch> Epilogue>
   void operator()(const T* a, index_t lda, index_t rows, const T* panel, index_t width,
                   index_t depth, const Epilogue& epilogue, const T* next = nullptr) {
     using Element = simd::Multiplied<Arch, T>;
-    alignas(storage_alignment) float partial[gemm_rows * panel_width];
+    alignas(storage_alignment) float partial[rows_at_once<Arch, T> * panel_width];
     if constexpr (by_matrix_tiles) {
       multiply_by_tiles({a, lda, rows, panel, width, depth}, partial, epilogue);
     } else if constexpr (std::is_same_v<Element, T>) {

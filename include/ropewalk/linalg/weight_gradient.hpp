@@ -173,8 +173,8 @@ void gemm_add_inputs(const T* a, index_t lda, index_t rows, const PackedMatrix<T
                      Interval inputs, float* c, index_t ldc) noexcept {
   const AddRows add{c, c, ldc};
   PanelProduct<Arch, T> multiply_panel;
-  for (index_t first = 0; first < rows; first += gemm_rows) {
-    const index_t count = std::min(gemm_rows, rows - first);
+  for (index_t first = 0; first < rows; first += rows_at_once<Arch, T>) {
+    const index_t count = std::min(rows_at_once<Arch, T>, rows - first);
     for (index_t j = 0; j < w.num_panels(); ++j) {
       const index_t width = w.width_of_panel(j);
       multiply_panel(a + first * lda, lda, count, w.panel(j) + inputs.begin * width, width,

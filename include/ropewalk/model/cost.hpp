@@ -110,7 +110,7 @@ index_t workspace_bytes(const LlamaConfig& c, index_t tokens, index_t slots, ind
   const index_t projected = std::max(c.query_size(), c.key_value_size());
   const index_t widest = hidden + spread_stride(std::max(projected, index_t{c.intermediate_size}));
   const index_t scratch =
-      std::max({token_tile * widest, attention_scratch_size<T>(c.head_dim), head_rows * hidden});
+      std::max({token_tile<T> * widest, attention_scratch_size<T>(c.head_dim), head_rows * hidden});
   sum.slice(checked_mul(workers, round_up(scratch, lane_count), "memory"), real);
   sum.slice(tokens, sizeof(index_t));
   return sum.value();

@@ -14,20 +14,32 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Tokens that pass through a layer's products together, so that they stay in the L2 cache.
-inline constexpr index_t token_tile = gemm_rows;
+/// Tokens that pass through a layer's products together, so that they stay in the L2 cache. bf16
+/// rows take half of it, and matrix tiles read weights faster than memory gives them.
+template <class T>
+inline constexpr index_t token_tile = std::is_same_v<T, bf16> ? 192 : 96;
 
 namespace detail {
 
-/// Tokens of a tile, at most token_tile and a multiple of a register tile's rows, such that every
-/// worker gets about as many tokens as the others.
-constexpr index_t balanced_tile(index_t tokens, index_t workers) {
-  constexpr index_t register_rows = 6;
-  const index_t rounds =
-      std::max<index_t>((tokens + token_tile * workers - 1) / (token_tile * workers), 1);
+/// Tokens of a tile, at most `most` and a multiple of `unit`: such that every worker gets about as
+/// many tokens as the others, smaller where that is a sixteenth less for the one that has most.
+constexpr index_t balanced_tile(index_t tokens, index_t workers, index_t most, index_t unit) {
+  const index_t rounds = std::max<index_t>((tokens + most * workers - 1) / (most * workers), 1);
   const index_t tiles = rounds * workers;
-  return std::clamp(round_up((tokens + tiles - 1) / tiles, register_rows), register_rows,
-                    token_tile);
+  const index_t even = std::clamp(round_up((tokens + tiles - 1) / tiles, unit), unit, most);
+  const auto load = [&](index_t size) {
+    return ((tokens + size - 1) / size + workers - 1) / workers * size;
+  };
+  index_t best = even;
+  for (index_t size = even; size >= unit && 2 * size >= even; size -= unit) {
+    if (16 * load(size) < 15 * load(best)) best = size;
+  }
+  return best;
+}
+/// Of a multiple of a register tile's rows, or for bf16 of a block of matrix tiles'.
+template <class T>
+constexpr index_t balanced_tile(index_t tokens, index_t workers, index_t most = token_tile<T>) {
+  return balanced_tile(tokens, workers, most, std::is_same_v<T, bf16> ? simd::tile_block : 6);
 }
 
 /// Buffers of one pass, from the workspace. Row strides are as spread_stride(), and rows padded
@@ -84,7 +96,7 @@ ForwardBuffers<T> take_buffers(const LlamaConfig& c, index_t tokens, index_t bra
   const index_t widest =
       b.hidden_stride + spread_stride(std::max(projected, index_t{c.intermediate_size}));
   b.scratch_size = std::max(
-      {token_tile * widest, attention_scratch_size<T>(c.head_dim), head_rows * b.hidden_stride});
+      {token_tile<T> * widest, attention_scratch_size<T>(c.head_dim), head_rows * b.hidden_stride});
   b.scratch_size = round_up(b.scratch_size, lane_count);
   b.scratch =
       workspace.take<float>(checked_mul(executor.workers(), b.scratch_size, "scratch")).data();

@@ -71,7 +71,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
   const index_t count = rows.size();
   T* normed = reinterpret_cast<T*>(scratch);
   const index_t normed_stride = spread_stride<T>(c.hidden_size);
-  float* staged = scratch + token_tile * b.hidden_stride;
+  float* staged = scratch + count * b.hidden_stride;
   products.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
                    layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, normed_stride);
   const float scale = query_factor(c, plan);
@@ -149,7 +149,7 @@ void feed_forward_tile(const LlamaConfig& c, const LlamaLayer<T>& layer,
   kernels.multiply_add(&attended(rows.begin, 0, 0), attended.stride(0), count, layer.o_proj, hidden,
                        hidden, b.hidden_stride);
   T* normed = reinterpret_cast<T*>(scratch);
-  T* fed = reinterpret_cast<T*>(scratch + token_tile * b.hidden_stride);
+  T* fed = reinterpret_cast<T*>(scratch + count * b.hidden_stride);
   const index_t normed_stride = spread_stride<T>(c.hidden_size);
   const index_t stride = spread_stride<T>(c.intermediate_size);
   kernels.rmsnorm(hidden, b.hidden_stride, count, c.hidden_size,
@@ -280,7 +280,7 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
   const detail::ForwardBuffers<T> b =
       detail::take_buffers<T>(c, n, static_cast<index_t>(layers[0].branches.size()),
                               layers[0].blocks->key_slots, cache, executor, workspace);
-  const index_t tile_rows = detail::balanced_tile(n, executor.workers());
+  const index_t tile_rows = detail::balanced_tile<T>(n, executor.workers());
   const index_t tiles = (n + tile_rows - 1) / tile_rows;
   const auto rows_of = [n, tile_rows](index_t tile) {
     return Interval{tile * tile_rows, std::min(n, (tile + 1) * tile_rows)};
@@ -334,7 +334,7 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
     if (batch.targets[static_cast<std::size_t>(t)] != not_scored) scored[count++] = t;
   }
   const auto scored_rows = static_cast<index_t>(count);
-  const index_t head_tile = detail::balanced_tile(scored_rows, executor.workers());
+  const index_t head_tile = detail::balanced_tile<T>(scored_rows, executor.workers(), head_rows);
   const index_t head_tiles = (scored_rows + head_tile - 1) / head_tile;
   for_each_in_runs(executor, head_tiles, [&](index_t tile, index_t worker) {
     const auto first = static_cast<std::size_t>(tile * head_tile);

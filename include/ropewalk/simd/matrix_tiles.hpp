@@ -68,6 +68,12 @@ class MatrixTiles {
   void multiply(const bf16* a, index_t lda, index_t rows, const bf16* b, index_t ldb,
                 index_t columns, index_t depth, bool continued, float* c, index_t ldc,
                 const Meanwhile& meanwhile) noexcept {
+    if constexpr (!emulated) {
+      if (rows % tile_block == 0 && columns % tile_block == 0 && depth % tile_depth == 0) {
+        multiply_whole(a, lda, rows, b, ldb, columns, depth, continued, c, ldc, meanwhile);
+        return;
+      }
+    }
     for (index_t row = 0; row < rows; row += tile_block) {
       for (index_t column = 0; column < columns; column += tile_block) {
         multiply_block(a + row * lda, lda, std::min(rows - row, tile_block), b + 2 * column, ldb,
@@ -126,6 +132,24 @@ class MatrixTiles {
     int row_tiles = 0, column_tiles = 0;
   };
 
+  /// Whole blocks and groups, without a question between any two.
+  template <class Meanwhile>
+  void multiply_whole(const bf16* a, index_t lda, index_t rows, const bf16* b, index_t ldb,
+                      index_t columns, index_t depth, bool continued, float* c, index_t ldc,
+                      const Meanwhile& meanwhile) noexcept {
+    if (rows_ != tile_block || pairs_ != tile_depth / 2 || waiting_.column_tiles != 2) store();
+    shape(tile_block, tile_depth / 2);
+    for (index_t row = 0; row < rows; row += tile_block) {
+      for (index_t column = 0; column < columns; column += tile_block) {
+        float* sums = c + row * ldc + column;
+        if (continued && sums == waiting_.c) store();
+        add_products<2, 2>({a + row * lda, lda * element, b + 2 * column, ldb * 2 * element,
+                            ldb * tile_depth, depth / tile_depth},
+                           continued, sums, ldc, meanwhile);
+        waiting_ = {sums, ldc, 2, 2};
+      }
+    }
+  }
   /// At most 32 rows and 32 columns.
   template <class Meanwhile>
   void multiply_block(const bf16* a, index_t lda, index_t rows, const bf16* b, index_t ldb,
@@ -210,8 +234,8 @@ class MatrixTiles {
   }
 
   template <int RowTiles, int ColumnTiles, class Meanwhile>
-  void add_products(Operands o, bool continued, float* c, index_t ldc,
-                    const Meanwhile& meanwhile) const {
+  [[gnu::always_inline]] void add_products(Operands o, bool continued, float* c, index_t ldc,
+                                           const Meanwhile& meanwhile) const {
     const bf16* second_rows = o.a + tile_side * (o.row_of_a / element);
     const auto load_operands = [&]() __attribute__((always_inline)) {
       load<6>(o.b, o.row_of_b);

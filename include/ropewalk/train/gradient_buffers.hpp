@@ -154,7 +154,7 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
           ? 0
           : head_rows * spread_stride<T>(std::min(head_chunk, c.vocab_size)) / depth_group<T>;
   b.scratch_size =
-      round_up(std::max({token_tile * (b.hidden_stride + std::max(projected, b.fed_stride)),
+      round_up(std::max({head_rows * (b.hidden_stride + std::max(projected, b.fed_stride)),
                          rounded_logits, attention_scratch_size<float>(c.head_dim),
                          attend_backward_scratch_size<float>(c.head_dim)}),
                lane_count);

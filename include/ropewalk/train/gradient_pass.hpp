@@ -99,7 +99,7 @@ class GradientPass {
                             layer.o_proj, a.projected.hidden + first, middle, b_.hidden_stride,
                             scratch(worker));
       T* normed = reinterpret_cast<T*>(scratch(worker));
-      T* fed = reinterpret_cast<T*>(scratch(worker) + token_tile * b_.hidden_stride);
+      T* fed = reinterpret_cast<T*>(scratch(worker) + head_rows * b_.hidden_stride);
       float* gate = a.gate + rows.begin * b_.fed_stride;
       float* up = a.up + rows.begin * b_.fed_stride;
       kernels_.rmsnorm(middle, b_.hidden_stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
@@ -225,7 +225,7 @@ class GradientPass {
     const index_t fed_at = rows.begin * b_.fed_stride;
     const float* norm =
         model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
-    float* d_fed = rounded + token_tile * stride;
+    float* d_fed = rounded + head_rows * stride;
     kernels_.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
                      b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
     products_.multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride, rounded);

@@ -83,7 +83,7 @@ class TokenProducts {
   /// f(rows, worker) for tiles of `count` rows.
   template <class F>
   void for_each_tile(index_t count, F&& f) const {
-    const index_t size = balanced_tile(count, executor_.workers());
+    const index_t size = balanced_tile<T>(count, executor_.workers(), head_rows);
     for_each_in_runs(executor_, (count + size - 1) / size, [&](index_t tile, index_t worker) {
       f(Interval{tile * size, std::min(count, (tile + 1) * size)}, worker);
     });
