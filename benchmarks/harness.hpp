@@ -28,7 +28,7 @@ using namespace measure;
 /// with: that of this build, and matrix tiles for bf16 where the machine has them.
 template <class T, class F>
 decltype(auto) with_instructions(F&& f) {
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__)
+#if defined(ROPEWALK_AMX)
   static const bool has_tiles = simd::request_matrix_tiles();
   if (std::is_same_v<T, bf16> && has_tiles) return f.template operator()<simd::amx>();
 #endif

@@ -66,7 +66,7 @@ const std::vector<IsaTables>& available_kernels() {
       const auto same = [&](const IsaTables& t) { return std::string_view(t.isa()) == set.isa(); };
       if (std::none_of(tables.begin(), tables.end(), same)) tables.push_back(set);
     };
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(ROPEWALK_AMX)
     if (machine_has("amx")) add(make_isa_tables<simd::amx>());
 #endif
     add(make_isa_tables<simd::native>());

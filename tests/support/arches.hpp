@@ -46,8 +46,7 @@ void for_each_arch(Body&& body) {
     }
 #endif
   } else {
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
-    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#if defined(ROPEWALK_AMX)
     if (simd::request_matrix_tiles()) {
       INFO("instruction set: amx");
       body.template operator()<simd::amx>();
@@ -63,8 +62,7 @@ void with_fastest_arch(Body&& body) {
   if constexpr (std::is_same_v<Sums, SumsOfPairs>) {
     body.template operator()<simd::native>();
   } else {
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
-    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#if defined(ROPEWALK_AMX)
     if (simd::request_matrix_tiles()) return body.template operator()<simd::amx>();
 #endif
     body.template operator()<simd::emulated_amx>();

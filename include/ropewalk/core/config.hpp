@@ -31,6 +31,13 @@
 #endif
 #endif
 
+// What the instruction set amx (simd/arch.hpp) is compiled for; clang 14 spells it otherwise.
+#if (defined(__AMX_TILE__) || defined(__AMXTILE__)) && \
+    (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) && \
+    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#define ROPEWALK_AMX 1
+#endif
+
 // Before a loop of a constant number of rounds: unroll it, so that arrays of vectors indexed in it
 // stay in registers. Cheaper to compile than simd::unroll(), which gives constant indices.
 #if defined(__clang__)

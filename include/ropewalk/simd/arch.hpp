@@ -43,8 +43,7 @@ struct avx512bf16 {
 };
 #endif
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
-    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#if defined(ROPEWALK_AMX)
 /// avx512bf16 with products of bf16 matrix tiles (AMX), whose sums have an order of their own
 /// (simd/matrix_tiles.hpp). A process may use it once request_matrix_tiles() has said so.
 struct amx {
@@ -77,8 +76,7 @@ using native = avx2;
 using native = portable;
 #endif
 /// The same and amx.
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
-    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#if defined(ROPEWALK_AMX)
 using widest = amx;
 #else
 using widest = native;

@@ -28,8 +28,7 @@ inline constexpr bool has_pairs<avx512bf16> = true;
 /// attention are made then.
 template <class Arch>
 inline constexpr bool has_matrix_tiles = std::is_same_v<Arch, emulated_amx>;
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && \
-    defined(__AVX512BW__) && defined(__AVX512DQ__)
+#if defined(ROPEWALK_AMX)
 template <>
 inline constexpr bool has_pairs<amx> = true;
 template <>
