@@ -59,6 +59,34 @@ TEST_CASE("cli/isa: losses have the same bits on every instruction set of the ex
   CHECK(compared >= 1);
 }
 
+TEST_CASE("cli/isa: bf16 by matrix tiles says so, and is not continued in another order of sums") {
+  const Inputs in(700);
+  bool has_tiles = false;
+  for (const Isa& isa : compiled_isas(in.folder)) has_tiles |= isa.name == "amx" && isa.runs;
+  if (!has_tiles) {
+    MESSAGE("skipped: the executable or this machine has no matrix tiles");
+    return;
+  }
+  const auto sweep = [&](const std::string& isa, const std::string& dtype) {
+    return run_program(
+        in.folder,
+        in.command("sweep", {"--rope", "default", "--lengths", "100", "--dtype", dtype, "--isa",
+                             isa, "--out", "run-" + dtype, "--format", "jsonl", "--quiet"}));
+  };
+  const Outcome tiles = sweep("amx", "bf16");
+  INFO(tiles.err);
+  REQUIRE(tiles.exit_code == 0);
+  CHECK(tiles.out.find("k512-t32\"") != std::string::npos);
+  CHECK(sweep("amx", "bf16").out == tiles.out);
+  const Outcome pairs = sweep("portable", "bf16");
+  CHECK(pairs.exit_code == 6);
+  CHECK(pairs.err.find("numerics_id") != std::string::npos);
+  // Floats add up alike on all sets.
+  const Outcome floats = sweep("amx", "f32");
+  CHECK(floats.out.find("k512\"") != std::string::npos);
+  CHECK(sweep("portable", "f32").exit_code == 0);
+}
+
 TEST_CASE("cli/isa: selftest compares every instruction set, the chosen one is the widest") {
   const TempDir folder;
   const Outcome run = run_program(folder, {"selftest"});
