@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "ropewalk/attention/block_plan.hpp"
 #include "ropewalk/attention/softmax_state.hpp"
@@ -95,13 +96,9 @@ struct HeadRows {
   static V nothing() { return V(-std::numeric_limits<float>::infinity()); }
   /// Some logit is above all before it, or NaN. Rare: about log(V) times a row.
   [[gnu::noinline]] void raise(index_t row, index_t column, std::span<const float> values) {
-    float largest = -std::numeric_limits<float>::infinity(), not_ordered = 0;
-    for (const float x : values) {
-      if (x > largest) largest = x;
-      if (x != x) not_ordered = x;
-    }
-    const bool ordered = not_ordered == not_ordered;
-    sums[row] = sums[row] * V(state[row].raise(ordered ? largest : not_ordered));
+    const auto [largest, ordered] = largest_of(values);
+    const float seen = ordered ? largest : std::numeric_limits<float>::quiet_NaN();
+    sums[row] = sums[row] * V(state[row].raise(seen));
     if (!ordered) state[row].sum = std::numeric_limits<double>::quiet_NaN();
     const simd::Exp2Reference<Arch> reference(state[row].reference);
     lowest[row] = reference.lowest;
@@ -110,6 +107,21 @@ struct HeadRows {
     best[row] = largest;
     const auto at = std::find(values.begin(), values.end(), largest) - values.begin();
     argmax[row] = static_cast<TokenId>(column + at);
+  }
+  /// The largest of what is not NaN, and whether that is all. values: whole vectors
+  static std::pair<float, bool> largest_of(std::span<const float> values) {
+    const auto each = [&](auto&& f) {
+      for (std::size_t i = 0; i < values.size(); i += simd::lanes) f(V::load(values.data() + i));
+    };
+    V most = nothing();
+    each([&](V x) { most = max(most, x); });
+    float largest = max_lane(most);
+    bool ordered = true;  // NaN is not below it
+    each([&](V x) { ordered = ordered && !any_greater(x, V(largest)); });
+    if (ordered) return {largest, true};
+    largest = -std::numeric_limits<float>::infinity();
+    for (const float x : values) largest = x > largest ? x : largest;
+    return {largest, false};
   }
 };
 
