@@ -83,7 +83,7 @@ TEST_CASE("cli/resume: killed 30 times at random moments, a sweep of 40 cells en
 }
 
 TEST_CASE("cli/resume: a cell of many windows goes on in its middle") {
-  const Inputs in(700 * 391);
+  const Inputs in(3000 * 391);  // longer than losses wait in memory, on a fast machine too
   const std::vector<std::string> grid = {"--rope", "default",  "theta=5e4", "--length",
                                          "390",    "--format", "jsonl"};
   const Outcome whole = in.run(joined(grid, {"--out", "whole"}));
@@ -103,7 +103,7 @@ TEST_CASE("cli/resume: a cell of many windows goes on in its middle") {
     CHECK(partial.exit_code == 1);
     CHECK(partial.err.find("0 of 2 cells are there") != std::string::npos);
     const Outcome resumed = in.run(joined(grid, {"--out", out}));
-    CHECK(resumed.err.find("of 700 passes are there") != std::string::npos);
+    CHECK(resumed.err.find("of 3000 passes are there") != std::string::npos);
     CHECK(resumed.out == whole.out);
     CHECK_FALSE(has_losses(in.folder / out));
   }

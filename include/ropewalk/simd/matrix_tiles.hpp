@@ -8,11 +8,6 @@
 
 #include "ropewalk/simd/pairs.hpp"
 
-#if defined(__linux__) && defined(__x86_64__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
@@ -25,13 +20,19 @@ inline constexpr index_t tile_block = 2 * tile_side;
 /// Asks the operating system for matrix tiles, which are 8 KiB of registers a thread that it must
 /// save; true for good once it has allowed them. Ask before other threads start.
 inline bool request_matrix_tiles() noexcept {
-#if defined(__linux__) && defined(__x86_64__) && defined(SYS_arch_prctl)
+#if defined(__linux__) && defined(__x86_64__)
   unsigned a = 7, b = 0, c = 0, d = 0;
   asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   constexpr unsigned bf16_products = 1u << 22, tiles = 1u << 24;
   if ((d & bf16_products) == 0 || (d & tiles) == 0) return false;
-  constexpr int request_permission = 0x1023, tile_data = 18;  // Linux, arch/x86: xstate.rst
-  return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  // Linux, Documentation/arch/x86/xstate.rst: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+  constexpr long arch_prctl = 158, request_permission = 0x1023, tile_data = 18;
+  long result = arch_prctl;
+  asm volatile("syscall"
+               : "+a"(result)
+               : "D"(request_permission), "S"(tile_data)
+               : "rcx", "r11", "memory");
+  return result == 0;
 #else
   return false;
 #endif
