@@ -32,7 +32,7 @@
 #endif
 
 // What the instruction set amx (simd/arch.hpp) is compiled for; clang 14 spells it otherwise.
-#if (defined(__AMX_TILE__) || defined(__AMXTILE__)) && \
+#if (defined(__AMX_TILE__) || defined(__AMXTILE__)) &&                            \
     (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__) && \
     defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define ROPEWALK_AMX 1
