@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -6,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include "ropewalk/core/rng.hpp"
 #include "ropewalk/simd/matrix_tiles.hpp"
 
 #include "support/arches.hpp"
@@ -24,15 +26,15 @@ float fma_flushed(float x, float y, float z) {
   return flushed(std::fma(flushed(x), flushed(y), flushed(z)));
 }
 
-/// As simd/matrix_tiles.hpp says. a: (rows, depth), b: (depth, columns), row-major; c the sum
-/// before.
+/// As simd/matrix_tiles.hpp says. a: (rows, depth), row stride lda; b: (depth, columns), row-major;
+/// c the sum before.
 float element(const std::vector<bf16>& a, const std::vector<bf16>& b, index_t depth,
-              index_t columns, index_t r, index_t n, float c) {
+              index_t columns, index_t r, index_t n, float c, index_t lda) {
   for (index_t k = 0; k < depth; k += 32) {
     float chain[2] = {0, 0};
     for (index_t i = k; i < depth && i < k + 32; ++i) {
       float& sum = chain[i % 2];
-      sum = fma_flushed(to_float(a[static_cast<std::size_t>(r * depth + i)]),
+      sum = fma_flushed(to_float(a[static_cast<std::size_t>(r * lda + i)]),
                         to_float(b[static_cast<std::size_t>(i * columns + n)]), sum);
     }
     c = flushed(c + flushed(chain[0] + chain[1]));
@@ -52,7 +54,7 @@ struct Matrices {
     return out;
   }
   float sum(index_t r, index_t n, float before) const {
-    return element(a, b, depth, columns, r, n, before);
+    return element(a, b, depth, columns, r, n, before, depth);
   }
 };
 
@@ -130,38 +132,50 @@ TEST_CASE("simd/matrix_tiles: subnormals are zeros; NaN, infinity and overflow p
 }
 
 TEST_CASE("simd/matrix_tiles: sums wait in registers until the next block, wherever it is") {
-  // Blocks of changing shapes and places, each continued at once: what waits must be written first.
-  const Matrices m(33, 48, 34);
+  // Products of changing shapes, depths and places, many of them continued at once: what waits must
+  // be written before it is read or its registers are shaped anew, and nowhere else.
+  const Matrices m(64, 64, 66);
+  std::vector<bf16> b(static_cast<std::size_t>(m.depth * m.columns));
+  for (index_t k = 0; k < m.depth; ++k) {
+    for (index_t n = 0; n < m.columns; ++n) {
+      b[static_cast<std::size_t>((k / 2 * m.columns + n) * 2 + k % 2)] =
+          m.b[static_cast<std::size_t>(k * m.columns + n)];
+    }
+  }
+  constexpr index_t rows[] = {3, 20, 32, 64}, columns[] = {16, 32, 48, 64}, depths[] = {32, 64, 66};
   for_each_arch<SumsOfTiles>([&]<class Arch>() {
     simd::MatrixTiles<Arch> tiles;
-    std::vector<bf16> b(static_cast<std::size_t>(m.depth * m.columns));
-    for (index_t k = 0; k < m.depth; ++k) {
-      for (index_t n = 0; n < m.columns; ++n) {
-        b[static_cast<std::size_t>((k / 2 * m.columns + n) * 2 + k % 2)] =
-            m.b[static_cast<std::size_t>(k * m.columns + n)];
-      }
+    std::vector<float> sums[2], expected[2];
+    for (int place = 0; place < 2; ++place) {
+      sums[place].assign(static_cast<std::size_t>(m.rows * m.columns), canary);
+      expected[place] = sums[place];
     }
-    std::vector<float> c(static_cast<std::size_t>(m.rows * m.columns), 1.0f), d(c);
-    const auto add = [&](index_t rows, index_t columns, bool continued, std::vector<float>& to) {
-      tiles.multiply(m.a.data(), m.depth, rows, b.data(), m.columns, columns, m.depth, continued,
-                     to.data(), m.columns);
+    const Random random{.seed = 9};
+    auto below = [&, draw = std::uint64_t{0}](std::size_t n) mutable {
+      return static_cast<std::size_t>(random.uniform(draw++) * static_cast<double>(n));
     };
-    add(33, 48, false, c);
-    add(3, 16, true, c);
-    add(3, 16, true, d);
-    add(20, 32, true, c);
-    add(20, 32, true, d);
-    tiles.store();
-    std::size_t wrong = 0;
-    for (index_t r = 0; r < m.rows; ++r) {
-      for (index_t n = 0; n < m.columns; ++n) {
-        const bool small = r < 3 && n < 16, middle = r < 20 && n < 32;
-        float x = m.sum(r, n, 0), y = 1;
-        if (small) x = m.sum(r, n, x), y = m.sum(r, n, y);
-        if (middle) x = m.sum(r, n, x), y = m.sum(r, n, y);
-        const auto at = static_cast<std::size_t>(r * m.columns + n);
-        wrong += c[at] != x;
-        wrong += d[at] != y;
+    std::size_t r = 0, n = 0, k = 0, place = 0;
+    int wrong = 0;
+    for (int step = 0; step < 400; ++step) {
+      if (below(2) == 0) r = below(4);  // else as before: the same block again
+      if (below(2) == 0) n = below(4);
+      if (below(2) == 0) k = below(3);
+      if (below(3) == 0) place = below(2);
+      const bool continued = below(3) != 0;
+      tiles.multiply(m.a.data(), m.depth, rows[r], b.data(), m.columns, columns[n], depths[k],
+                     continued, sums[place].data(), m.columns);
+      for (index_t i = 0; i < rows[r]; ++i) {
+        for (index_t j = 0; j < columns[n]; ++j) {
+          float& x = expected[place][static_cast<std::size_t>(i * m.columns + j)];
+          x = element(m.a, m.b, depths[k], m.columns, i, j, continued ? x : 0.0f, m.depth);
+        }
+      }
+      if (below(3) != 0) continue;
+      tiles.store();
+      for (int p = 0; p < 2; ++p) {
+        wrong += sums[p] != expected[p];
+        std::fill(sums[p].begin(), sums[p].end(), canary);
+        expected[p] = sums[p];
       }
     }
     CHECK(wrong == 0);

@@ -143,7 +143,6 @@ class MatrixTiles {
     for (index_t row = 0; row < rows; row += tile_block) {
       for (index_t column = 0; column < columns; column += tile_block) {
         float* sums = c + row * ldc + column;
-        if (continued && sums == waiting_.c) store();
         add_products<2, 2>({a + row * lda, lda * element, b + 2 * column, ldb * 2 * element,
                             ldb * tile_depth, depth / tile_depth},
                            continued, sums, ldc, meanwhile);
@@ -163,10 +162,7 @@ class MatrixTiles {
       const index_t groups = depth / tile_depth, rest = depth % tile_depth;
       const auto add = [&](index_t pairs, index_t from, index_t count, bool more) {
         const int row_tiles = rows > tile_side ? 2 : 1, column_tiles = columns > tile_side ? 2 : 1;
-        if (rows != rows_ || pairs != pairs_ || c == waiting_.c ||
-            column_tiles != waiting_.column_tiles) {
-          store();
-        }
+        if (rows != rows_ || pairs != pairs_ || column_tiles != waiting_.column_tiles) store();
         shape(rows, pairs);
         const Operands o{a + from * tile_depth, lda * element,    b + from * tile_depth * ldb,
                          ldb * 2 * element,     ldb * tile_depth, count};
@@ -248,7 +244,7 @@ class MatrixTiles {
       o.b += o.group_of_b;
     };
     load_operands();
-    const bool stores = waiting_.c != nullptr;
+    const bool stores = waiting_.c != nullptr;  // before a sum is loaded, perhaps from there
     each_sum<RowTiles, ColumnTiles>([&](auto sum) __attribute__((always_inline)) {
       if (stores) store_waiting<sum()>();
       if (continued) {
