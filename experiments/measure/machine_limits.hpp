@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <numeric>
 #include <type_traits>
 
 #include <time.h>
@@ -48,12 +50,14 @@ inline constexpr std::size_t fma_chains =
 template <class Arch>
 [[gnu::noinline]] void spin_fma(index_t rounds) {
   using V = simd::Floats<Arch>;
-  constexpr std::size_t chains = fma_chains<Arch>;
+  constexpr std::size_t chains = fma_chains<Arch>, lanes = simd::lanes;
   volatile float factor = 0.999f, addend = 1e-3f;  // unknown to the compiler; the sums tend to 1
   const V a(factor), b(addend);
+  float start[chains * simd::lanes];  // all different: equal registers would be computed once
+  std::iota(std::begin(start), std::end(start), static_cast<float>(factor));
   V x[chains];
   simd::unroll<chains>([&](auto i)
-                           __attribute__((always_inline)) { x[i] = V(static_cast<float>(i())); });
+                           __attribute__((always_inline)) { x[i] = V::load(start + i() * lanes); });
   for (index_t k = 0; k < rounds; ++k) {
     simd::unroll<chains>([&](auto i) __attribute__((always_inline)) { x[i] = fma(a, x[i], b); });
   }
