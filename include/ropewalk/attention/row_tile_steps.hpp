@@ -80,8 +80,10 @@ class RowTileSteps {
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
         // The next panel, a part of it during each tile.
-        const E* ahead =
-            streams ? keys + panel_width * depth + i * fetched_elements<E>(depth) : nullptr;
+        constexpr index_t column_tiles = panel_width / column_of(GemmTile<Arch>::vectors);
+        const E* ahead = streams ? keys + panel_width * depth +
+                                       i * column_tiles * fetched_elements<Arch, E>(depth)
+                                 : nullptr;
         with_rows<Arch>(tile, [&](auto rows) {
           score_panel<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
                                        ahead, scores_ + tile.row * score_stride + c, score_stride);

@@ -113,8 +113,9 @@ template <class Arch, class E, std::size_t Rows>
       score_tile<Arch, E, Rows, vectors()>(queries, query_stride, keys, depth, fetch, scores + c,
                                            ld);
     };
-    if (ahead != nullptr && c == 0) {
-      score(FetchLines{ahead});
+    if (ahead != nullptr) {
+      score(FetchLines{ahead +
+                       c / column_of(GemmTile<Arch>::vectors) * fetched_elements<Arch, E>(depth)});
     } else {
       score(FetchNothing{});
     }

@@ -18,7 +18,7 @@ struct NextRows {
 
 namespace detail {
 
-/// A line of a, and 16 columns of b, in each run of 4 steps.
+/// A line of a, and 16 columns of b, in each run of steps.
 struct FetchRows {
   static constexpr bool with_every_step = false;
   const float* a;
@@ -61,7 +61,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
   static_assert(std::is_same_v<simd::Multiplied<Arch, T>, T>,
                 "this instruction set multiplies floats: widen bf16 operands first");
   constexpr index_t group = depth_group<T>;
-  index_t fetched = 0;  // runs of unrolled steps so far
+  index_t fetched = 0;  // runs of steps so far
   detail::for_each_column_tile<Arch>(
       round_up(columns, lane_count), [&](auto vectors, index_t column) {
         const T* from = b + column * group;
@@ -76,7 +76,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
           } else {
             add(detail::FetchNothing{});
           }
-          fetched += depth / group / detail::unrolled_steps;
+          fetched += depth / group / detail::steps_of_run<Arch>;
         });
       });
 }

@@ -110,6 +110,7 @@ struct DepthBlock {
 
 template <class Arch, class T, class Epilogue>
 void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
+  index_t tiles = 0;
   for_each_column_tile<Arch>(block.width, [&](auto vectors, index_t column) {
     constexpr std::size_t Vectors = vectors();
     const T* b = block.b + column * depth_group<T>;
@@ -126,11 +127,12 @@ void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& 
                                              block.first);
         }
       };
-      if (block.ahead != nullptr && column == 0) {
-        const index_t tile = row / static_cast<index_t>(GemmTile<Arch>::rows);
-        multiply(FetchLines{block.ahead + tile * fetched_elements<T>(block.depth)});
-      } else {
+      if (block.ahead != nullptr) {
+        multiply(FetchLines{block.ahead + tiles++ * fetched_elements<Arch, T>(block.depth)});
+      } else if constexpr (GemmTile<Arch>::fetches_rows) {
         multiply(FetchRowsBelow<R>{a + index_t{R} * block.lda});
+      } else {
+        multiply(FetchNothing{});
       }
     });
   });

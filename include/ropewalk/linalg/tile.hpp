@@ -16,6 +16,9 @@ struct GemmTile {
   static constexpr std::size_t register_width = simd::detail::Register<Arch>::width;
   static constexpr std::size_t rows = register_width == 1 ? 4 : 6;
   static constexpr std::size_t vectors = register_width == simd::lanes ? 4 : 1;
+  /// Whether it pays to ask for the next rows of A. With 6 x 16, rows are asked for as often as 16
+  /// columns pass, which takes 2 % (benchmarks/README.md, Milan).
+  static constexpr bool fetches_rows = vectors > 1;
 };
 
 namespace detail {
@@ -86,8 +89,13 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   }
 }
 
+/// Steps of a run: a tile asks for one line in each, so that full tiles of 96 rows of A and of all
+/// 64 columns of a panel have asked for as many lines as the panel has.
+template <class Arch>
+inline constexpr index_t steps_of_run = panel_width / column_of(GemmTile<Arch>::vectors) * 4;
+
 /// What a tile asks for on its way, because it is read soon: with every step, fetch(k) comes with
-/// step k; else fetch(i) comes with the i-th run of 4 steps.
+/// step k; else fetch(i) comes with the i-th run of steps.
 struct FetchNothing {
   static constexpr bool with_every_step = true;
   [[gnu::always_inline]] void operator()(index_t) const {}
@@ -113,13 +121,11 @@ struct FetchLines {
     __builtin_prefetch(static_cast<const char*>(from) + i * index_t{storage_alignment}, 0, 2);
   }
 };
-/// Steps that are unrolled where fetch() does not come with each.
-inline constexpr index_t unrolled_steps = 4;
 
 /// Elements that FetchLines asks for during a tile of this depth.
-template <class T>
+template <class Arch, class T>
 constexpr index_t fetched_elements(index_t depth) {
-  return depth / depth_group<T> / unrolled_steps *
+  return depth / depth_group<T> / steps_of_run<Arch> *
          static_cast<index_t>(storage_alignment / sizeof(T));
 }
 
@@ -133,30 +139,41 @@ struct TileStrides {
 ///
 /// Steps that are not unrolled move one pointer for A and one for b, and little else takes the
 /// ports of the multiply-adds. Unrolled, g++ keeps a pointer for each row of A: tiles of 64 steps
-/// take 5 % longer, with AVX2 10 % (benchmarks/README.md). That is less than to ask for a line four
-/// times.
+/// take 5 % longer, with AVX2 10 % (benchmarks/README.md). Where a run has 4 steps, that is less
+/// than to ask for a line four times; long runs are loops, whose ends processors foresee.
 template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
 [[gnu::always_inline]] inline void multiply_tile(const T* a, TileStrides strides, const T* b,
                                                  index_t ldb, index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
+  constexpr index_t run = steps_of_run<Arch>;
+  constexpr bool unrolled = run <= 4;
   const index_t row = ldb * depth_group<T>, steps = depth / depth_group<T>;
+  const auto step = [&]() __attribute__((always_inline)) {
+    multiply_step<Arch, T>(a, strides.row, b, acc);
+    a += strides.step;
+    b += row;
+  };
   index_t k = 0;
-  if constexpr (!Fetch::with_every_step) {
-    for (; k + unrolled_steps <= steps; k += unrolled_steps) {
-      fetch(k / unrolled_steps);
-      simd::unroll<unrolled_steps>([&](auto u) __attribute__((always_inline)) {
+  if constexpr (unrolled && !Fetch::with_every_step) {
+    for (; k + run <= steps; k += run) {
+      fetch(k / run);
+      simd::unroll<run>([&](auto u) __attribute__((always_inline)) {
         const index_t at = k + static_cast<index_t>(u());
         multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
       });
     }
     a += k * strides.step;
     b += k * row;
+  } else if constexpr (!unrolled) {
+    static_assert(std::is_same_v<Fetch, FetchNothing> || !Fetch::with_every_step);
+    for (; k + run <= steps; k += run) {
+      fetch(k / run);
+      for (index_t i = 0; i < run; ++i) step();
+    }
   }
   for (; k < steps; ++k) {
     if constexpr (Fetch::with_every_step) fetch(k);
-    multiply_step<Arch, T>(a, strides.row, b, acc);
-    a += strides.step;
-    b += row;
+    step();
   }
 }
 /// As above for A with its depth contiguous, row stride lda.
