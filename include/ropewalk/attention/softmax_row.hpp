@@ -77,7 +77,7 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
           sum = simd::store_bf16_and_add<Arch>(reinterpret_cast<T*>(scores) + at, x[i], x[i + 1],
                                                sum);
         } else {
-          const V p = rounded_to_bf16(x[i]), q = rounded_to_bf16(x[i + 1]);
+          const V p = rounded_normal_to_bf16(x[i]), q = rounded_normal_to_bf16(x[i + 1]);
           sum = simd::add_pairs(p, q, sum);
           swap_neighbours(p).store(scores + at);
           swap_neighbours(q).store(scores + at + simd::lanes);
@@ -134,6 +134,7 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
         clear.end);
   }
   weigh_masked(columns.end);
+  if constexpr (std::is_same_v<T, bf16>) sum = in_order(sum);
   return tree_sum(sum);
 }
 

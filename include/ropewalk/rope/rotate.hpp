@@ -14,7 +14,7 @@
 #include "ropewalk/core/executor.hpp"
 #include "ropewalk/rope/pair_layout.hpp"
 #include "ropewalk/rope/rotary_rows.hpp"
-#include "ropewalk/simd/floats.hpp"
+#include "ropewalk/simd/pairs.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
@@ -24,23 +24,18 @@ enum class Rotation { forward, transpose };
 
 namespace detail {
 
-// What g++ and clang++ make of 16 numbers on any instruction set: conversions that Floats has not.
-using Words [[gnu::vector_size(64)]] = std::uint32_t;
-using Halves [[gnu::vector_size(32)]] = std::uint16_t;
-
-template <class V>
-[[gnu::always_inline]] inline void put(float* to, index_t count, V x) {
+template <class Arch>
+[[gnu::always_inline]] inline void put(float* to, index_t count, simd::Floats<Arch> x) {
   x.store_part(to, count);
 }
 /// Rounds to nearest, ties to even, as to_bf16().
-template <class V>
-[[gnu::always_inline]] inline void put(bf16* to, index_t count, V x) {
-  const auto u = __builtin_bit_cast(Words, x);
-  const Words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const Words quiet = (u >> 16) | 0x40u;
-  const Words chosen = (u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
-  const Halves halves = __builtin_convertvector(chosen, Halves);
-  std::memcpy(static_cast<void*>(to), &halves, static_cast<std::size_t>(count) * sizeof(bf16));
+template <class Arch>
+[[gnu::always_inline]] inline void put(bf16* to, index_t count, simd::Floats<Arch> x) {
+  const simd::Floats<Arch> rounded = nearest_bf16(x);
+  if (count >= simd::lanes) return simd::store_upper_halves<Arch>(to, rounded);
+  bf16 all[simd::lanes];
+  simd::store_upper_halves<Arch>(all, rounded);
+  std::memcpy(static_cast<void*>(to), all, static_cast<std::size_t>(count) * sizeof(bf16));
 }
 
 /// Cosines and sines of up to 16 * N pairs in the order of the channels they meet, and the rotation

@@ -11,8 +11,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "ropewalk/core/dtype.hpp"
 #include "ropewalk/core/tensor_view.hpp"
 #include "ropewalk/simd/arch.hpp"
+#include "ropewalk/simd/whole_vector.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
@@ -75,6 +77,20 @@ struct Register {
     const Float tiny(std::numeric_limits<float>::min());
     return xsimd::select(xsimd::abs(x) >= tiny, rounded, x * Float(0.0f));  // NaN * 0: quiet
   }
+  /// The same for zero, normal numbers, and NaN that arithmetic has made.
+  static Float round_normal_to_bf16(Float x) {
+    const Int u = xsimd::bitwise_cast<Int>(x);
+    const Int upper(static_cast<std::int32_t>(0xffff0000u));
+    return xsimd::bitwise_cast<Float>((u + Int(0x7fff) + (u >> 16 & Int(1))) & upper);
+  }
+  /// As to_bf16(): subnormals stay.
+  static Float nearest_bf16(Float x) {
+    const Int u = xsimd::bitwise_cast<Int>(x);
+    const Int upper(static_cast<std::int32_t>(0xffff0000u));
+    const Int rounded = u + Int(0x7fff) + (u >> 16 & Int(1));
+    return xsimd::select(x == x, xsimd::bitwise_cast<Float>(rounded & upper),
+                         xsimd::bitwise_cast<Float>((u | Int(0x400000)) & upper));
+  }
   static Float reciprocal_guess(Float x) {
     return xsimd::bitwise_cast<Float>(Int(reciprocal_magic) - xsimd::bitwise_cast<Int>(x));
   }
@@ -83,53 +99,6 @@ struct Register {
     return xsimd::bitwise_cast<Float>(xsimd::bitwise_cast<Int>(x) + n);
   }
 };
-
-/// What xsimd lacks and a register of 16 floats can do in few instructions.
-template <std::size_t Width>
-struct WideRegister {};
-
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
-template <>
-struct WideRegister<16> {
-  static __mmask16 first(index_t count) {
-    return static_cast<__mmask16>((1u << static_cast<unsigned>(count)) - 1);
-  }
-  static __m512 load_first(const float* p, index_t count) {
-    return _mm512_maskz_loadu_ps(first(count), p);
-  }
-  static void store_first(float* p, index_t count, __m512 x) {
-    _mm512_mask_storeu_ps(p, first(count), x);
-  }
-  /// Lanes `offset`, offset + 2, .. of the 32 floats (a, b).
-  static __m512 every_second(__m512 a, __m512 b, int offset) {
-    const __m512i even =
-        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(offset)), b);
-  }
-  /// u[k], v[k], u[k + 1], v[k + 1], .. for k from `start`.
-  static __m512 weave(__m512 u, __m512 v, int start) {
-    const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    return _mm512_permutex2var_ps(u, _mm512_add_epi32(order, _mm512_set1_epi32(start)), v);
-  }
-  static __m512 select_first(index_t count, __m512 a, __m512 b) {
-    return _mm512_mask_mov_ps(b, first(count), a);
-  }
-  static bool any_greater(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ) != 0; }
-  static __m256 upper(__m512 x) { return _mm512_extractf32x8_ps(x, 1); }
-  static float tree_sum(__m512 x) {
-    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), upper(x));
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
-  }
-  static float max_lane(__m512 x) {
-    const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(x), upper(x));
-    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
-  }
-};
-#endif
 
 template <>
 struct Register<portable> {
@@ -156,6 +125,8 @@ struct Register<portable> {
     if (x != x || (u & 0x7f800000u) == 0) return x * 0.0f;  // NaN * 0: quiet
     return std::bit_cast<float>((u + 0x7fffu + (u >> 16 & 1u)) & 0xffff0000u);
   }
+  static float round_normal_to_bf16(float x) { return round_to_bf16(x); }
+  static float nearest_bf16(float x) { return to_float(to_bf16(x)); }
   static float reciprocal_guess(float x) {
     return std::bit_cast<float>(reciprocal_magic - std::bit_cast<std::int32_t>(x));
   }
@@ -175,8 +146,8 @@ struct Register<emulated_amx> : Register<portable> {};
 template <class Arch>
 class Floats {
   using R = detail::Register<Arch>;
-  using Wide = detail::WideRegister<R::width>;
-  static constexpr bool is_wide = R::width == lanes;
+  using Whole = detail::WholeVector<R::width>;
+  static constexpr bool has_whole = requires { typename Whole::Raw; };
   static constexpr std::size_t registers = lanes / R::width;
 
  public:
@@ -204,10 +175,8 @@ class Floats {
   /// p[0..count - 1], then zeros; reads nothing beyond. 0 <= count <= 16.
   [[gnu::always_inline]] static Floats load_part(const float* p, index_t count) {
     if (count >= lanes) return load(p);
-    if constexpr (is_wide) {
-      Floats x;
-      x.r_[0] = Wide::load_first(p, count);
-      return x;
+    if constexpr (has_whole) {
+      return from_raw(Whole::load_first(p, count));
     } else {
       alignas(64) float buffer[lanes] = {};
       if (count > 0) std::memcpy(buffer, p, static_cast<std::size_t>(count) * sizeof(float));
@@ -222,8 +191,8 @@ class Floats {
   /// Writes the first `count` lanes only.
   [[gnu::always_inline]] void store_part(float* p, index_t count) const {
     if (count >= lanes) return store(p);
-    if constexpr (is_wide) {
-      Wide::store_first(p, count, r_[0]);
+    if constexpr (has_whole) {
+      Whole::store_first(p, count, raw());
     } else {
       alignas(64) float buffer[lanes];
       store(buffer);
@@ -283,11 +252,31 @@ class Floats {
                       __attribute__((always_inline)) { x.r_[i] = R::round_to_bf16(x.r_[i]); });
     return x;
   }
+  /// The same for zero, normal numbers, and NaN that arithmetic has made.
+  [[gnu::always_inline]] friend Floats rounded_normal_to_bf16(Floats x) {
+    each_register([&](auto i) __attribute__((always_inline)) {
+      x.r_[i] = R::round_normal_to_bf16(x.r_[i]);
+    });
+    return x;
+  }
+  /// The same, but subnormals stay.
+  [[gnu::always_inline]] friend Floats nearest_bf16(Floats x) {
+    each_register([&](auto i)
+                      __attribute__((always_inline)) { x.r_[i] = R::nearest_bf16(x.r_[i]); });
+    return x;
+  }
   /// Lanes 0, 2, 4, .. of the 32 floats (a, b) to `even`, the others to `odd`.
   [[gnu::always_inline]] static void deinterleave(Floats a, Floats b, Floats& even, Floats& odd) {
-    if constexpr (is_wide) {
-      even.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 0);
-      odd.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 1);
+    deinterleave_apart(a, b, even, odd);
+    even = in_order(even);
+    odd = in_order(odd);
+  }
+  /// The same, but for the order of the lanes of both, which in_order() makes up for.
+  [[gnu::always_inline]] static void deinterleave_apart(Floats a, Floats b, Floats& even,
+                                                        Floats& odd) {
+    if constexpr (has_whole) {
+      even = from_raw(Whole::template every_second_apart<0>(a.raw(), b.raw()));
+      odd = from_raw(Whole::template every_second_apart<1>(a.raw(), b.raw()));
     } else {
       alignas(64) float x[2 * lanes];
       a.store(x);
@@ -295,13 +284,21 @@ class Floats {
       load_pairs(x, lanes, even, odd);
     }
   }
+  [[gnu::always_inline]] friend Floats in_order(Floats x) {
+    if constexpr (has_whole) {
+      return from_raw(Whole::in_order(x.raw()));
+    } else {
+      return x;
+    }
+  }
   /// Lanes 1, 0, 3, 2, ..
   [[gnu::always_inline]] friend Floats swap_neighbours(Floats x) {
-    using Lanes [[gnu::vector_size(64)]] = float;
-    const auto v = __builtin_bit_cast(Lanes, x);
-    const Lanes swapped =
-        __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-    return __builtin_bit_cast(Floats, swapped);
+    if constexpr (has_whole) {
+      return from_raw(Whole::swap_neighbours(x.raw()));
+    } else {
+      for (std::size_t i = 0; i < registers; i += 2) std::swap(x.r_[i], x.r_[i + 1]);
+      return x;
+    }
   }
   /// 1 / x within 12 %, for normal positive x below 2^126.
   [[gnu::always_inline]] friend Floats reciprocal_guess(Floats x) {
@@ -311,9 +308,9 @@ class Floats {
   }
   /// a in the lanes below `count`, b in the others.
   [[gnu::always_inline]] static Floats select_first(index_t count, Floats a, Floats b) {
-    if constexpr (is_wide) {
-      a.r_[0] = Wide::select_first(count < 0 ? 0 : count < lanes ? count : lanes, a.r_[0], b.r_[0]);
-      return a;
+    if constexpr (has_whole) {
+      const index_t below = count < 0 ? 0 : count < lanes ? count : lanes;
+      return from_raw(Whole::select_first(below, a.raw(), b.raw()));
     } else {
       alignas(64) float x[lanes], y[lanes];
       a.store(x);
@@ -324,8 +321,8 @@ class Floats {
   }
   /// Whether some lane of a is not less than or equal to that of b: greater, or either is NaN.
   [[gnu::always_inline]] friend bool any_greater(Floats a, Floats b) {
-    if constexpr (is_wide) {
-      return Wide::any_greater(a.r_[0], b.r_[0]);
+    if constexpr (has_whole) {
+      return Whole::any_greater(a.raw(), b.raw());
     } else {
       alignas(64) float x[lanes], y[lanes];
       a.store(x);
@@ -338,8 +335,8 @@ class Floats {
   /// Sum of the lanes by the fixed tree of the canonical arithmetic: halves are added, 16 -> 8 -> 4
   /// -> 2 -> 1.
   [[gnu::always_inline]] friend float tree_sum(Floats x) {
-    if constexpr (is_wide) {
-      return Wide::tree_sum(x.r_[0]);
+    if constexpr (has_whole) {
+      return Whole::tree_sum(x.raw());
     } else {
       alignas(64) float v[lanes];
       x.store(v);
@@ -351,8 +348,8 @@ class Floats {
   }
   /// Largest lane (any order gives the same value when no lane is NaN).
   [[gnu::always_inline]] friend float max_lane(Floats x) {
-    if constexpr (is_wide) {
-      return Wide::max_lane(x.r_[0]);
+    if constexpr (has_whole) {
+      return Whole::max_lane(x.raw());
     } else {
       alignas(64) float v[lanes];
       x.store(v);
@@ -365,11 +362,10 @@ class Floats {
   /// read, the rest become zeros.
   [[gnu::always_inline]] static void load_pairs(const float* p, index_t count, Floats& u,
                                                 Floats& v) {
-    if constexpr (is_wide) {
+    if constexpr (has_whole) {
       const Floats a = load_part(p, 2 * count);
       const Floats b = count > lanes / 2 ? load_part(p + lanes, 2 * count - lanes) : Floats(0.0f);
-      u.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 0);
-      v.r_[0] = Wide::every_second(a.r_[0], b.r_[0], 1);
+      deinterleave(a, b, u, v);
     } else {
       alignas(64) float first[lanes] = {}, second[lanes] = {};
       for (index_t i = 0; i < count && i < lanes; ++i) {
@@ -382,12 +378,11 @@ class Floats {
   }
   /// Inverse of load_pairs.
   [[gnu::always_inline]] static void store_pairs(float* p, index_t count, Floats u, Floats v) {
-    if constexpr (is_wide) {
-      Floats a, b;
-      a.r_[0] = Wide::weave(u.r_[0], v.r_[0], 0);
-      b.r_[0] = Wide::weave(u.r_[0], v.r_[0], 8);
-      a.store_part(p, 2 * count);
-      if (count > lanes / 2) b.store_part(p + lanes, 2 * count - lanes);
+    if constexpr (has_whole) {
+      from_raw(Whole::template weave<false>(u.raw(), v.raw())).store_part(p, 2 * count);
+      if (count <= lanes / 2) return;
+      const Floats rest = from_raw(Whole::template weave<true>(u.raw(), v.raw()));
+      rest.store_part(p + lanes, 2 * count - lanes);
     } else {
       alignas(64) float first[lanes], second[lanes];
       u.store(first);
@@ -399,14 +394,23 @@ class Floats {
     }
   }
 
-  /// The register itself, where there is one of 16 floats.
-  [[gnu::always_inline]] auto raw() const requires(is_wide) {
-    return static_cast<typename R::Raw>(r_[0]);
+  /// The registers themselves, of AVX-512 one, of AVX2 two.
+  [[gnu::always_inline]] auto raw() const requires(has_whole) {
+    if constexpr (registers == 1) {
+      return static_cast<typename Whole::Raw>(r_[0]);
+    } else {
+      return typename Whole::Raw{r_[0], r_[1]};
+    }
   }
   template <class Raw>
-  [[gnu::always_inline]] static Floats from_raw(Raw raw) requires(is_wide) {
+  [[gnu::always_inline]] static Floats from_raw(const Raw& raw) requires(has_whole) {
     Floats x;
-    x.r_[0] = raw;
+    if constexpr (registers == 1) {
+      x.r_[0] = raw;
+    } else {
+      x.r_[0] = raw.low;
+      x.r_[1] = raw.high;
+    }
     return x;
   }
 

@@ -8,10 +8,6 @@
 #include "ropewalk/core/dtype.hpp"
 #include "ropewalk/simd/floats.hpp"
 
-#if defined(__SSE__)
-#include <immintrin.h>
-#endif
-
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
@@ -46,11 +42,43 @@ inline constexpr bool takes_matrix_tiles = std::is_same_v<T, bf16>&& has_matrix_
 using ropewalk::flushed_bf16;
 using ropewalk::rounded_to;
 
+/// 16 numbers as floats.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> load_widened(const float* p) {
+  return Floats<Arch>::load(p);
+}
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> load_widened(const bf16* p) {
+  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
+  if constexpr (requires { typename Whole::Raw; }) {
+    return Floats<Arch>::from_raw(Whole::load_upper_halves(p));
+  } else {
+    float wide[lanes];
+    for (index_t i = 0; i < lanes; ++i) wide[i] = to_float(p[i]);
+    return Floats<Arch>::load(wide);
+  }
+}
+
 /// Writes 16 floats as T.
 template <class Arch>
 [[gnu::always_inline]] inline void store_rounded(float* out, Floats<Arch> x) {
   x.store(out);
 }
+/// Writes the upper halves of 16 floats, whose lower halves are zero.
+template <class Arch>
+[[gnu::always_inline]] inline void store_upper_halves(bf16* out, Floats<Arch> x) {
+  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
+  if constexpr (requires { typename Whole::Raw; }) {
+    Whole::store_upper_halves(out, x.raw());
+  } else {
+    float values[lanes];
+    x.store(values);
+    for (index_t i = 0; i < lanes; ++i) {
+      out[i] = {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(values[i]) >> 16)};
+    }
+  }
+}
+
 template <class Arch>
 [[gnu::always_inline]] inline void store_rounded(bf16* out, Floats<Arch> x) {
   if constexpr (has_pairs<Arch>) {
@@ -59,20 +87,7 @@ template <class Arch>
     __builtin_memcpy(static_cast<void*>(out), &half, sizeof half);
 #endif
   } else {
-    const Floats<Arch> rounded = rounded_to_bf16(x);
-    if constexpr (detail::Register<Arch>::width == lanes) {
-#if defined(__AVX512F__)
-      const __m512i bits = _mm512_srli_epi32(_mm512_castps_si512(rounded.raw()), 16);
-      const __m256i half = _mm512_cvtepi32_epi16(bits);
-      __builtin_memcpy(static_cast<void*>(out), &half, sizeof half);
-#endif
-    } else {
-      alignas(64) float values[lanes];
-      rounded.store(values);
-      for (index_t i = 0; i < lanes; ++i) {
-        out[i] = {static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(values[i]) >> 16)};
-      }
-    }
+    store_upper_halves<Arch>(out, rounded_to_bf16(x));
   }
 }
 
@@ -106,25 +121,25 @@ template <class Arch>
 /// out[2 i], out[2 i + 1] = even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, const bf16* even, const bf16* odd) {
-#if defined(__AVX512F__)
-  if constexpr (detail::Register<Arch>::width == lanes) {
-    __m256i halves[2];
-    __builtin_memcpy(halves, even, sizeof halves[0]);
-    __builtin_memcpy(halves + 1, odd, sizeof halves[1]);
-    const __m512i upper = _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves[1]), 16);
-    _mm512_storeu_si512(out, _mm512_or_si512(_mm512_cvtepu16_epi32(halves[0]), upper));
-    return;
-  }
-#endif
-  for (index_t i = 0; i < lanes; ++i) {
-    out[2 * i] = even[i];
-    out[2 * i + 1] = odd[i];
+  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
+  if constexpr (requires { typename Whole::Raw; }) {
+    Whole::store_woven_halves(out, Whole::load_upper_halves(even), Whole::load_upper_halves(odd));
+  } else {
+    for (index_t i = 0; i < lanes; ++i) {
+      out[2 * i] = even[i];
+      out[2 * i + 1] = odd[i];
+    }
   }
 }
 
 /// out[2 i], out[2 i + 1] = bf16 of even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, Floats<Arch> even, Floats<Arch> odd) {
+  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
+  if constexpr (requires { typename Whole::Raw; } && !has_pairs<Arch>) {
+    Whole::store_woven_halves(out, rounded_to_bf16(even).raw(), rounded_to_bf16(odd).raw());
+    return;
+  }
   alignas(64) bf16 first[lanes], second[lanes];
   store_rounded<Arch>(first, even);
   store_rounded<Arch>(second, odd);
@@ -146,8 +161,8 @@ template <class Arch>
 template <class Arch>
 [[gnu::always_inline]] inline void pair_rows(const bf16* even, const bf16* odd, float* out,
                                              index_t ldo) {
-  for (index_t i = 0; i < lanes; ++i) out[i] = to_float(odd[i]);
-  for (index_t i = 0; i < lanes; ++i) out[ldo + i] = to_float(even[i]);
+  load_widened<Arch>(odd).store(out);
+  load_widened<Arch>(even).store(out + ldo);
 }
 template <class Arch>
 [[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, float* out,
@@ -308,17 +323,18 @@ class Pairs {
 #endif
 };
 
-/// Sum of 32 numbers that were rounded to bf16, added to 16 lanes: lane i takes number 2 i + 1,
-/// then 2 i, as the dot product of pairs with ones.
+/// Sum of 32 numbers that were rounded to bf16, added to 16 lanes: lane i of in_order(sum) takes
+/// number 2 i + 1, then 2 i, as the dot product of pairs with ones.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> add_pairs(Floats<Arch> a, Floats<Arch> b,
                                                      Floats<Arch> sum) {
   Floats<Arch> even, odd;
-  Floats<Arch>::deinterleave(a, b, even, odd);
+  Floats<Arch>::deinterleave_apart(a, b, even, odd);
   return (sum + odd) + even;
 }
 
-/// Writes the 32 floats (a, b) as bf16, and gives add_pairs() of what was written.
+/// Writes the 32 floats (a, b) as bf16, and gives add_pairs() of what was written. Both are as
+/// rounded_normal_to_bf16() takes them.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> store_bf16_and_add(bf16* out, Floats<Arch> a,
                                                               Floats<Arch> b, Floats<Arch> sum) {
@@ -335,8 +351,9 @@ template <class Arch>
     return (sum + V::from_raw(odd)) + V::from_raw(even);
 #endif
   } else {
-    const Floats<Arch> p = rounded_to_bf16(a), q = rounded_to_bf16(b);
-    store_bf16<Arch>(out, p, q);
+    const Floats<Arch> p = rounded_normal_to_bf16(a), q = rounded_normal_to_bf16(b);
+    store_upper_halves<Arch>(out, p);
+    store_upper_halves<Arch>(out + lanes, q);
     return add_pairs(p, q, sum);
   }
 }

@@ -11,6 +11,38 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
+namespace detail {
+
+#if defined(__AVX2__)
+/// out[j * ldo + i] = in[i * ldi + j] for i, j in [0, 8).
+template <class Element>
+[[gnu::always_inline]] inline void transpose_8x8(const Element* in, index_t ldi, Element* out,
+                                                 index_t ldo) {
+  __m256 r[8], t[8];
+  unroll<8>([&](auto i) __attribute__((always_inline)) {
+    r[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(in + static_cast<index_t>(i()) * ldi));
+  });
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  });
+  unroll<2>([&](auto i) __attribute__((always_inline)) {
+    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+  });
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    const auto row = [&](index_t j) { return reinterpret_cast<float*>(out + j * ldo); };
+    const auto k = static_cast<index_t>(i());
+    _mm256_storeu_ps(row(k), _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(row(k + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  });
+}
+#endif
+
+}  // namespace detail
+
 /// out[j * ldo + i] = in[i * ldi + j] for i, j in [0, 16); elements of four bytes, strides in
 /// elements.
 template <class Arch, class Element>
@@ -46,6 +78,16 @@ void transpose_16x16(const Element* in, index_t ldi, Element* out, index_t ldo) 
       _mm512_storeu_si512(row(k + 4), _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
       _mm512_storeu_si512(row(k + 12), _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
     });
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::Register<Arch>::width == 8) {
+    for (index_t i = 0; i < lanes; i += 8) {
+      for (index_t j = 0; j < lanes; j += 8) {
+        detail::transpose_8x8(in + i * ldi + j, ldi, out + j * ldo + i, ldo);
+      }
+    }
     return;
   }
 #endif
