@@ -35,14 +35,14 @@ namespace detail {
 inline constexpr index_t bundle_size = 4;
 
 /// Floats of what attend() keeps per worker: outputs of a bundle and the scores of a query block
-/// with a key block; for bf16 also room for what is widened where there is no dot product of pairs.
+/// with a key block; for bf16 also room for queries that are widened where there is no dot product
+/// of pairs.
 struct AttentionScratch {
   index_t head_dim;
 
   index_t padded() const { return spread_stride(head_dim); }
   index_t rows() const { return query_block * padded(); }
   index_t scores() const { return query_block * score_stride; }
-  index_t wide_block() const { return key_block * round_up(head_dim, lane_count); }
 };
 
 /// Rows that attend together: queries of one head, or one query of several heads.

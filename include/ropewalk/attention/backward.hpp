@@ -50,7 +50,7 @@ template <class Arch, std::size_t Rows, std::size_t Vectors>
   Accumulators<Arch, Rows, Vectors> acc;
   if (columns >= column_of(Vectors)) {
     acc.load(c, ldc);
-    multiply_tile<Arch, float>(a, strides, b, ldb, depth, FetchNothing{}, acc);
+    multiply_tile<Arch>(a, strides, b, ldb, depth, FetchNothing{}, acc);
     return acc.store(c, ldc);
   }
   ROPEWALK_UNROLL
@@ -61,7 +61,7 @@ template <class Arch, std::size_t Rows, std::size_t Vectors>
                                    std::max<index_t>(columns - column_of(v), 0));
     }
   }
-  multiply_tile<Arch, float>(a, strides, b, ldb, depth, FetchNothing{}, acc);
+  multiply_tile<Arch>(a, strides, b, ldb, depth, FetchNothing{}, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     ROPEWALK_UNROLL
@@ -238,9 +238,9 @@ class BackwardPass {
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
         with_rows<Arch>(tile, [&](auto tile_rows) {
-          score_panel<Arch, float, tile_rows()>(
-              rows + tile.row * padded_, padded_, panel, head_dim_, columns, nullptr,
-              scores + tile.row * backward_stride + c, backward_stride);
+          score_panel<Arch, tile_rows()>(rows + tile.row * padded_, padded_, panel, head_dim_,
+                                         columns, FetchNothing{},
+                                         scores + tile.row * backward_stride + c, backward_stride);
         });
       }
     }

@@ -23,7 +23,7 @@ struct AttentionTask {
 template <class T>
 index_t attention_scratch_size(index_t head_dim) {
   const detail::AttentionScratch s{head_dim};
-  const index_t wide = std::is_same_v<T, bf16> ? s.rows() + 2 * s.wide_block() : 0;
+  const index_t wide = std::is_same_v<T, bf16> ? s.rows() : 0;
   return detail::bundle_size * s.rows() + s.scores() + wide;
 }
 

@@ -15,63 +15,49 @@ class RowTileSteps {
   using E = simd::Multiplied<Arch, T>;
   static constexpr bool widens = !std::is_same_v<E, T>;
   static constexpr index_t group = depth_group<T>;
+  static constexpr index_t column_tiles = panel_width / column_of(GemmTile<Arch>::vectors);
+  static constexpr index_t few_tiles = 4;
+  static constexpr auto line_elements = static_cast<index_t>(storage_alignment / sizeof(T));
 
  public:
   /// \param scores, wide memory of AttentionScratch
   RowTileSteps(index_t head_dim, float* scores, float* wide)
-      : padded_(AttentionScratch{head_dim}.padded()),
-        scores_(scores),
-        wide_queries_(wide),
-        wide_keys_(wide + AttentionScratch{head_dim}.rows()),
-        wide_values_(wide_keys_ + AttentionScratch{head_dim}.wide_block()) {}
+      : padded_(AttentionScratch{head_dim}.padded()), scores_(scores), wide_queries_(wide) {}
 
   void add(const AttentionBlock<T>& block) {
     const index_t depth = block.branch().panels.key_depth();
     num_tiles_ = 0;
     block.template for_each_tile<Arch>([&](const RowTile& tile) { tiles_[num_tiles_++] = tile; });
+    lines_ = num_tiles_ == 0 ? 0 : fetched_lines(block);
     if constexpr (widens) {
       for (index_t row = 0; row < block.rows.count; ++row) {
         simd::widen_swapped<Arch>(block.queries() + row * block.query_stride(), depth,
                                   wide_queries_ + row * padded_);
       }
-      widen(block);
-      score(block, wide_queries_, padded_, wide_keys_, depth);
+      score(block, wide_queries_, padded_, depth);
     } else {
-      score(block, block.queries(), block.query_stride(), block.key_panels(), depth);
+      score(block, block.queries(), block.query_stride(), depth);
     }
     weigh(block);
     for (index_t p = 0; p < block.call.branches[0].panels.num_value_panels(); ++p) {
-      if constexpr (widens) {
-        add_values(block, p, wide_values_ + p * panel_width * key_block);
-      } else {
-        add_values(block, p, block.values(p));
-      }
+      add_values(block, p);
     }
   }
 
  private:
-  /// Panels of keys and values of a block as floats, the odd element of each pair first.
-  void widen(const AttentionBlock<T>& block) {
-    const index_t slot = block.slot(), count = block.keys.size();
-    if (widened_.branch == block.range.branch && widened_.slot == slot && widened_.count >= count) {
-      return;
-    }
-    widened_ = {block.range.branch, slot, count};
-    const KeyValuePanels<T>& values = block.call.branches[0].panels;
-    const index_t depth = values.key_depth(), pairs = (count + 1) / 2;
-    simd::widen_panel<Arch>(block.key_panels(),
-                            round_up(count, panel_width) / panel_width * depth / 2, panel_width,
-                            wide_keys_);
-    for (index_t p = 0; p < values.num_value_panels(); ++p) {
-      simd::widen_panel<Arch>(block.values(p), pairs, values.value_width(p),
-                              wide_values_ + p * panel_width * key_block);
-    }
+  /// Where keys and values come from beyond the L2 cache, tiles ask for those that come next: for
+  /// the next panel of keys; a few tiles, which wait for memory more than they multiply, for the
+  /// block's values, and with these for the next block's keys.
+  /// \return lines that a tile asks for in a run of steps, or 0
+  index_t fetched_lines(const AttentionBlock<T>& block) const {
+    const index_t bytes = 2 * block.segment().num_keys() * block.branch().panels.key_depth() *
+                          static_cast<index_t>(sizeof(T));
+    constexpr index_t lines = 16;  // a full block of 16 row tiles has as many runs as a panel lines
+    return bytes <= kept_bytes ? 0 : num_tiles_ <= few_tiles ? lines / num_tiles_ : 1;
   }
 
-  void score(const AttentionBlock<T>& block, const E* queries, index_t stride, const E* keys,
-             index_t depth) {
-    const bool streams =
-        2 * block.segment().num_keys() * depth * static_cast<index_t>(sizeof(E)) > kept_bytes;
+  void score(const AttentionBlock<T>& block, const E* queries, index_t stride, index_t depth) {
+    const T* keys = block.key_panels();
     index_t end = 0;
     for (index_t i = 0; i < num_tiles_; ++i) end = std::max(end, tiles_[i].seen.end);
     for (index_t c = 0; c < end; c += panel_width, keys += panel_width * depth) {
@@ -79,17 +65,29 @@ class RowTileSteps {
         const RowTile& tile = tiles_[i];
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
-        // The next panel, a part of it during each tile.
-        constexpr index_t column_tiles = panel_width / column_of(GemmTile<Arch>::vectors);
-        const E* ahead = streams ? keys + panel_width * depth +
-                                       i * column_tiles * fetched_elements<Arch, E>(depth)
-                                 : nullptr;
         with_rows<Arch>(tile, [&](auto rows) {
-          score_panel<Arch, E, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
-                                       ahead, scores_ + tile.row * score_stride + c, score_stride);
+          const auto score = [&](const auto& fetch) {
+            score_panel<Arch, rows()>(queries + tile.row * stride, stride, keys, depth, columns,
+                                      fetch, scores_ + tile.row * score_stride + c, score_stride);
+          };
+          const index_t runs = column_tiles * runs_of_tile<Arch, T>(depth);
+          if (lines_ == 0) {
+            score(FetchNothing{});
+          } else if (lines_ == 1) {
+            score(FetchLines{keys + panel_width * depth}.after(i * runs));
+          } else {
+            score(values_from(block, (c / panel_width * num_tiles_ + i) * runs * lines_));
+          }
         });
       }
     }
+  }
+  /// Lines of the block's values from the given one on.
+  FetchManyLines values_from(const AttentionBlock<T>& block, index_t line) const {
+    const KeyValuePanels<T>& panels = block.call.branches[0].panels;
+    const index_t of_panel = key_block * panel_width / line_elements;
+    const index_t p = std::min(line / of_panel, panels.num_value_panels() - 1);
+    return {block.values(p) + (line - p * of_panel) * line_elements, lines_};
   }
 
   void weigh(const AttentionBlock<T>& block) {
@@ -108,37 +106,43 @@ class RowTileSteps {
     }
   }
 
-  /// values: of panel p, from the block's first key on
-  void add_values(const AttentionBlock<T>& block, index_t p, const E* values) {
+  void add_values(const AttentionBlock<T>& block, index_t p) {
     constexpr index_t weight_stride = score_stride * (sizeof(float) / sizeof(E));
+    const T* values = block.values(p);
     const index_t width = block.call.branches[0].panels.value_width(p);
     for (index_t i = 0; i < num_tiles_; ++i) {
       const RowTile& tile = tiles_[i];
       const index_t first = tile.seen.begin / panel_width * panel_width;
+      const index_t keys = round_up(tile.seen.end - first, group);
       const E* weights = reinterpret_cast<const E*>(scores_ + tile.row * score_stride) + first;
       float* output = block.rows.output + tile.row * padded_ + p * panel_width;
+      index_t runs = (p * num_tiles_ + i) * column_tiles * runs_of_tile<Arch, T>(keys);
       with_rows<Arch>(tile, [&](auto tile_rows) {
-        for_each_column_tile<Arch>(width, [&](auto vectors, index_t c) {
-          add_values_tile<Arch, E, tile_rows(), vectors()>(
-              weights, weight_stride, values + first * width + c * depth_group<E>, width,
-              round_up(tile.seen.end - first, group), factor_ + tile.row, output + c, padded_);
+        for_each_column_tile<Arch, tile_rows()>(width, [&](auto vectors, index_t c) {
+          const auto add = [&](const auto& fetch) {
+            add_values_tile<Arch, tile_rows(), vectors()>(
+                weights, weight_stride, values + first * width + c * group, width, keys, fetch,
+                factor_ + tile.row, output + c, padded_);
+          };
+          if (lines_ > 1) {
+            const T* next = block.key_panels() + key_block * block.branch().panels.key_depth();
+            add(FetchManyLines{next, lines_}.after(runs));
+            runs += runs_of_tile<Arch, T>(keys);
+          } else {
+            add(FetchNothing{});
+          }
         });
       });
     }
   }
 
   index_t padded_;
-  float* scores_;  ///< (rows, score_stride)
-  float* wide_queries_;
-  float* wide_keys_;
-  float* wide_values_;
-  struct Widened {  ///< what wide_keys_ and wide_values_ hold
-    std::int32_t branch = -1;
-    index_t slot = 0, count = 0;
-  } widened_;
+  float* scores_;        ///< (rows, score_stride)
+  float* wide_queries_;  ///< (rows, padded), where T is widened
   float factor_[query_block];
   RowTile tiles_[query_block];
   index_t num_tiles_ = 0;
+  index_t lines_ = 0;  ///< fetched_lines()
 };
 
 }  // namespace ropewalk::inline ROPEWALK_ABI::detail

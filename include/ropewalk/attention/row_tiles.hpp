@@ -90,35 +90,27 @@ VisibleColumns mask_row(const BlockPlan& plan, const KeyRange& range, Interval c
 
 /// Scores of a row tile with 16 Vectors keys of a panel. keys: (depth / group, 64, group) from the
 /// first of them on; scores: row stride ld; fetch: as multiply_tile() takes it.
-template <class Arch, class E, std::size_t Rows, std::size_t Vectors, class Fetch>
-[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const E* keys,
+template <class Arch, std::size_t Rows, std::size_t Vectors, class E, class K, class Fetch>
+[[gnu::noinline]] void score_tile(const E* queries, index_t query_stride, const K* keys,
                                   index_t depth, const Fetch& fetch, float* scores,
                                   index_t ld) noexcept {
   Accumulators<Arch, Rows, Vectors> acc;
   acc.clear();
-  multiply_tile<Arch, E>(queries, query_stride, keys, panel_width, depth, fetch, acc);
+  multiply_tile<Arch>(queries, query_stride, keys, panel_width, depth, fetch, acc);
   acc.store(scores, ld);
 }
 
 /// Scores of a row tile with the keys of one panel, columns [0, columns), a multiple of 16.
-/// panel: (depth / group, 64, group); scores: row stride ld; ahead: what is read next, fetched
-/// meanwhile; or null.
-template <class Arch, class E, std::size_t Rows>
+/// panel: (depth / group, 64, group); scores: row stride ld; fetch: of its first tile.
+template <class Arch, std::size_t Rows, class E, class K, class Fetch>
 [[gnu::always_inline]] inline void score_panel(const E* queries, index_t query_stride,
-                                               const E* panel, index_t depth, index_t columns,
-                                               const E* ahead, float* scores, index_t ld) {
-  for_each_column_tile<Arch>(columns, [&](auto vectors, index_t c) {
-    const E* keys = panel + c * depth_group<E>;
-    const auto score = [&](const auto& fetch) {
-      score_tile<Arch, E, Rows, vectors()>(queries, query_stride, keys, depth, fetch, scores + c,
-                                           ld);
-    };
-    if (ahead != nullptr) {
-      score(FetchLines{ahead +
-                       c / column_of(GemmTile<Arch>::vectors) * fetched_elements<Arch, E>(depth)});
-    } else {
-      score(FetchNothing{});
-    }
+                                               const K* panel, index_t depth, index_t columns,
+                                               const Fetch& fetch, float* scores, index_t ld) {
+  for_each_column_tile<Arch, Rows>(columns, [&](auto vectors, index_t c) {
+    const index_t tiles = c / column_of(GemmTile<Arch>::vectors_of(Rows));
+    score_tile<Arch, Rows, vectors()>(queries, query_stride, panel + c * depth_group<K>, depth,
+                                      fetch.after(tiles * runs_of_tile<Arch, K>(depth)), scores + c,
+                                      ld);
   });
 }
 
@@ -140,14 +132,15 @@ void add_scaled(const float* products, index_t rows, index_t width, const float*
 /// output = fma(output, factor of the row, weights x values) for 16 Vectors channels. weights:
 /// (Rows, depth), row stride weight_stride; values: (depth / group, width, group) from the first
 /// channel on.
-template <class Arch, class E, std::size_t Rows, std::size_t Vectors>
-[[gnu::noinline]] void add_values_tile(const E* weights, index_t weight_stride, const E* values,
-                                       index_t width, index_t depth, const float* factor,
-                                       float* output, index_t output_stride) noexcept {
+template <class Arch, std::size_t Rows, std::size_t Vectors, class E, class K, class Fetch>
+[[gnu::noinline]] void add_values_tile(const E* weights, index_t weight_stride, const K* values,
+                                       index_t width, index_t depth, const Fetch& fetch,
+                                       const float* factor, float* output,
+                                       index_t output_stride) noexcept {
   using V = simd::Floats<Arch>;
   Accumulators<Arch, Rows, Vectors> acc;
   acc.clear();
-  multiply_tile<Arch, E>(weights, weight_stride, values, width, depth, FetchNothing{}, acc);
+  multiply_tile<Arch>(weights, weight_stride, values, width, depth, fetch, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     float* row = output + static_cast<index_t>(r) * output_stride;

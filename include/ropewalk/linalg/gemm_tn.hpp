@@ -37,8 +37,8 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
                                            const Fetch& fetch) noexcept {
   Accumulators<Arch, Rows, Vectors> acc;
   acc.load(c, ldc);
-  multiply_tile<Arch, T>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth, fetch,
-                         acc);
+  multiply_tile<Arch>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth, fetch,
+                      acc);
   acc.store(c, ldc);
 }
 
@@ -76,7 +76,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
           } else {
             add(detail::FetchNothing{});
           }
-          fetched += depth / group / detail::steps_of_run<Arch>;
+          fetched += detail::runs_of_tile<Arch, T>(depth);
         });
       });
 }

@@ -53,8 +53,8 @@ template <class Arch, std::size_t Vectors, class Epilogue>
 }
 
 /// A tile of a block that is not the last along the depth: sums go to `partial` (row stride 64).
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
-[[gnu::noinline]] void continue_tile(const T* a, index_t lda, const T* b, index_t ldb,
+template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B, class Fetch>
+[[gnu::noinline]] void continue_tile(const A* a, index_t lda, const B* b, index_t ldb,
                                      index_t depth, const Fetch& fetch, float* partial,
                                      bool first) noexcept {
   Accumulators<Arch, Rows, Vectors> acc;
@@ -63,13 +63,14 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
   } else {
     acc.load(partial, panel_width);
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
+  multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
   acc.store(partial, panel_width);
 }
 
 /// A tile of the last block: continued from `partial` unless that is null, then finished.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch, class Epilogue>
-[[gnu::noinline]] void finish_tile(const T* a, index_t lda, const T* b, index_t ldb, index_t depth,
+template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B, class Fetch,
+          class Epilogue>
+[[gnu::noinline]] void finish_tile(const A* a, index_t lda, const B* b, index_t ldb, index_t depth,
                                    const Fetch& fetch, const float* partial, index_t row,
                                    index_t column, const Epilogue& given) noexcept {
   const Epilogue epilogue = given;  // a copy, which stores of floats cannot change
@@ -88,7 +89,7 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
       }
     }
   }
-  multiply_tile<Arch, T>(a, lda, b, ldb, depth, fetch, acc);
+  multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     finish_row<Arch>(epilogue, row + static_cast<index_t>(r), column, acc.sum[r]);
@@ -96,39 +97,40 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
 }
 
 /// One block of a product along its depth.
-template <class T>
+template <class A, class B>
 struct DepthBlock {
-  const T* a;  ///< (rows, depth), row stride lda
+  const A* a;  ///< (rows, depth), row stride lda
   index_t lda;
   index_t rows;  ///< at most gemm_rows
-  const T* b;    ///< (depth, width)
+  const B* b;    ///< (depth, width)
   index_t width;
   index_t depth;
   bool first, last;  ///< of the product's blocks
-  const T* ahead;    ///< what is read next; or null, where the next rows of A are fetched instead
+  const B* ahead;    ///< what is read next; or null, where the next rows of A are fetched instead
 };
 
-template <class Arch, class T, class Epilogue>
-void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& epilogue) {
+/// The block's products in columns of tiles that are as wide as those of Rows rows.
+template <class Arch, std::size_t Rows, class A, class B, class Epilogue>
+void multiply_columns(const DepthBlock<A, B>& block, float* partial, const Epilogue& epilogue) {
   index_t tiles = 0;
-  for_each_column_tile<Arch>(block.width, [&](auto vectors, index_t column) {
+  for_each_column_tile<Arch, Rows>(block.width, [&](auto vectors, index_t column) {
     constexpr std::size_t Vectors = vectors();
-    const T* b = block.b + column * depth_group<T>;
-    for_each_row_tile<Arch>(block.rows, [&](auto rows, index_t row) {
+    const B* b = block.b + column * depth_group<B>;
+    for_each_row_tile<Arch, Rows>(block.rows, [&](auto rows, index_t row) {
       constexpr std::size_t R = rows();
-      const T* a = block.a + row * block.lda;
+      const A* a = block.a + row * block.lda;
       float* sums = partial + row * panel_width + column;
       const auto multiply = [&](const auto& fetch) {
         if (block.last) {
-          finish_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch,
-                                           block.first ? nullptr : sums, row, column, epilogue);
+          finish_tile<Arch, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch,
+                                        block.first ? nullptr : sums, row, column, epilogue);
         } else {
-          continue_tile<Arch, T, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch, sums,
-                                             block.first);
+          continue_tile<Arch, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch, sums,
+                                          block.first);
         }
       };
       if (block.ahead != nullptr) {
-        multiply(FetchLines{block.ahead + tiles++ * fetched_elements<Arch, T>(block.depth)});
+        multiply(FetchLines{block.ahead}.after(tiles++ * runs_of_tile<Arch, B>(block.depth)));
       } else if constexpr (GemmTile<Arch>::fetches_rows) {
         multiply(FetchRowsBelow<R>{a + index_t{R} * block.lda});
       } else {
@@ -136,6 +138,16 @@ void multiply_block(const DepthBlock<T>& block, float* partial, const Epilogue& 
       }
     });
   });
+}
+
+template <class Arch, class A, class B, class Epilogue>
+void multiply_block(const DepthBlock<A, B>& block, float* partial, const Epilogue& epilogue) {
+  constexpr std::size_t full = GemmTile<Arch>::rows;
+  if constexpr (GemmTile<Arch>::vectors_of(1) != GemmTile<Arch>::vectors) {
+    if (block.rows == 1) return multiply_columns<Arch, 1>(block, partial, epilogue);
+    if (block.rows == 2) return multiply_columns<Arch, 2>(block, partial, epilogue);
+  }
+  multiply_columns<Arch, full>(block, partial, epilogue);
 }
 
 /// Rows of sums that lie in memory and wait for their epilogue.
@@ -189,25 +201,36 @@ class PanelProduct {
   template <GemmEpilogue<Arch> Epilogue>
   void operator()(const T* a, index_t lda, index_t rows, const T* panel, index_t width,
                   index_t depth, const Epilogue& epilogue, const T* next = nullptr) {
-    using Element = simd::Multiplied<Arch, T>;
     alignas(storage_alignment) float partial[rows_at_once<Arch, T> * panel_width];
     if constexpr (by_matrix_tiles) {
       multiply_by_tiles({a, lda, rows, panel, width, depth}, partial, epilogue);
-    } else if constexpr (std::is_same_v<Element, T>) {
+    } else {
+      using Left = simd::Multiplied<Arch, T>;
+      constexpr bool widens = !std::is_same_v<Left, T>;
+      constexpr index_t most = widens ? gemm_depth<float> : gemm_depth<T>;
+      constexpr index_t ldw = widens ? spread_stride(most) : 0;
+      alignas(storage_alignment) float wide[static_cast<std::size_t>(widens ? gemm_rows * ldw : 1)];
       index_t k = 0;
       do {
-        const index_t block = std::min(gemm_depth<T>, depth - k);
+        const index_t block = std::min(most, depth - k);
         const bool last = k + block == depth;
-        detail::multiply_block<Arch>(
-            detail::DepthBlock<T>{a + k, lda, rows, panel + k * width, width, block, k == 0, last,
-                                  width < panel_width ? nullptr
-                                  : last              ? next
-                                                      : panel + (k + block) * width},
-            partial, epilogue);
+        const T* ahead = width < panel_width ? nullptr : last ? next : panel + (k + block) * width;
+        const auto multiply = [&](const Left* left, index_t ld) {
+          detail::multiply_block<Arch>(
+              detail::DepthBlock<Left, T>{left, ld, rows, panel + k * width, width, block, k == 0,
+                                          last, ahead},
+              partial, epilogue);
+        };
+        if constexpr (widens) {
+          for (index_t r = 0; r < rows; ++r) {
+            simd::widen_swapped<Arch>(a + r * lda + k, block, wide + r * ldw);
+          }
+          multiply(wide, ldw);
+        } else {
+          multiply(a + k, lda);
+        }
         k += block;
       } while (k < depth);
-    } else {
-      multiply_widened({a, lda, rows, panel, width, depth}, partial, epilogue);
     }
   }
 
@@ -218,27 +241,6 @@ class PanelProduct {
     const T* panel;
     index_t width, depth;
   };
-
-  /// Operands as floats, a block at a time.
-  template <class Epilogue>
-  static void multiply_widened(const Operands& o, float* partial, const Epilogue& epilogue) {
-    constexpr index_t most = gemm_depth<float> / 2;
-    alignas(storage_alignment) float wide_a[static_cast<std::size_t>(gemm_rows * most)];
-    alignas(storage_alignment) float wide_b[static_cast<std::size_t>(panel_width * most)];
-    index_t k = 0;
-    do {
-      const index_t block = std::min(most, o.depth - k);
-      for (index_t r = 0; r < o.rows; ++r) {
-        simd::widen_swapped<Arch>(o.a + r * o.lda + k, block, wide_a + r * most);
-      }
-      simd::widen_panel<Arch>(o.panel + k * o.width, block / 2, o.width, wide_b);
-      detail::multiply_block<Arch>(
-          detail::DepthBlock<float>{wide_a, most, o.rows, wide_b, o.width, block, k == 0,
-                                    k + block == o.depth, nullptr},
-          partial, epilogue);
-      k += block;
-    } while (k < o.depth);
-  }
 
   /// A block of the panel and 32 rows of A stay in the L1 cache. Epilogues are done with the
   /// products of the next rows: neither waits for the other.

@@ -16,6 +16,11 @@ struct GemmTile {
   static constexpr std::size_t register_width = simd::detail::Register<Arch>::width;
   static constexpr std::size_t rows = register_width == 1 ? 4 : 6;
   static constexpr std::size_t vectors = register_width == simd::lanes ? 4 : 1;
+  /// Vectors of tiles of fewer rows: as many as the registers hold, so that a row or two reads a
+  /// panel line by line, as it comes from memory.
+  static constexpr std::size_t vectors_of(std::size_t tile_rows) {
+    return register_width == 8 && tile_rows <= 2 ? 4 / tile_rows : vectors;
+  }
   /// Whether it pays to ask for the next rows of A. With 6 x 16, rows are asked for as often as 16
   /// columns pass, which takes 2 % (benchmarks/README.md, Milan).
   static constexpr bool fetches_rows = vectors > 1;
@@ -71,16 +76,12 @@ template <class Arch>
   return simd::Pairs<Arch>::broadcast(p);
 }
 
-/// One step along the depth: an element of each row of A times a row of the panel, or a pair.
+/// acc[r][v] += element or pair (r) of A times the row `column` of a panel.
 /// row: from one row of A to the next.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
-[[gnu::always_inline]] inline void multiply_step(const T* a, index_t row, const T* b,
-                                                 Accumulators<Arch, Rows, Vectors>& acc) {
-  TileOperand<Arch, T> column[Vectors];
-  ROPEWALK_UNROLL
-  for (std::size_t v = 0; v < Vectors; ++v) {
-    column[v] = TileOperand<Arch, T>::load(b + column_of(v) * depth_group<T>);
-  }
+template <class Arch, class A, class Operand, std::size_t Rows, std::size_t Vectors>
+[[gnu::always_inline]] inline void multiply_column(const A* a, index_t row,
+                                                   const Operand (&column)[Vectors],
+                                                   Accumulators<Arch, Rows, Vectors>& acc) {
   ROPEWALK_UNROLL
   for (std::size_t r = 0; r < Rows; ++r) {
     const auto x = broadcast<Arch>(a + static_cast<index_t>(r) * row);
@@ -89,18 +90,52 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors>
   }
 }
 
+/// One step along the depth: an element of each row of A times a row of the panel, or a pair.
+template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B>
+[[gnu::always_inline]] inline void multiply_step(const A* a, index_t row, const B* b,
+                                                 Accumulators<Arch, Rows, Vectors>& acc) {
+  if constexpr (std::is_same_v<A, B>) {
+    TileOperand<Arch, B> column[Vectors];
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      column[v] = TileOperand<Arch, B>::load(b + column_of(v) * depth_group<B>);
+    }
+    multiply_column(a, row, column, acc);
+  } else {  // pairs times floats that are swapped in A: the odd elements first
+    simd::Floats<Arch> column[Vectors];
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      column[v] = simd::load_of_pairs<Arch, true>(b + column_of(v) * 2);
+    }
+    multiply_column(a, row, column, acc);
+    ROPEWALK_UNROLL
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      column[v] = simd::load_of_pairs<Arch, false>(b + column_of(v) * 2);
+    }
+    multiply_column(a + 1, row, column, acc);
+  }
+}
+
 /// Steps of a run: a tile asks for one line in each, so that full tiles of 96 rows of A and of all
 /// 64 columns of a panel have asked for as many lines as the panel has.
 template <class Arch>
 inline constexpr index_t steps_of_run = panel_width / column_of(GemmTile<Arch>::vectors) * 4;
 
+/// Runs of a tile of this depth.
+template <class Arch, class T>
+constexpr index_t runs_of_tile(index_t depth) {
+  return depth / depth_group<T> / steps_of_run<Arch>;
+}
+
 /// What a tile asks for on its way, because it is read soon: with every step, fetch(k) comes with
-/// step k; else fetch(i) comes with the i-th run of steps.
+/// step k; else fetch(i) comes with the i-th run of steps, and after(runs) is for the tile that
+/// comes so many runs later. Any address may be asked for.
 struct FetchNothing {
   static constexpr bool with_every_step = true;
   [[gnu::always_inline]] void operator()(index_t) const {}
+  FetchNothing after(index_t) const { return {}; }
 };
-/// The rows of A that follow a tile's Rows rows, for the next tile. Any address may be asked for.
+/// The rows of A that follow a tile's Rows rows, for the next tile.
 template <std::size_t Rows>
 struct FetchRowsBelow {
   static constexpr bool with_every_step = true;
@@ -120,14 +155,23 @@ struct FetchLines {
   [[gnu::always_inline]] void operator()(index_t i) const {
     __builtin_prefetch(static_cast<const char*>(from) + i * index_t{storage_alignment}, 0, 2);
   }
+  FetchLines after(index_t runs) const {
+    return {static_cast<const char*>(from) + runs * index_t{storage_alignment}};
+  }
 };
+/// The same, `lines` of them in each run: for tiles that are few beside what they read.
+struct FetchManyLines {
+  static constexpr bool with_every_step = false;
+  const void* from;
+  index_t lines;
 
-/// Elements that FetchLines asks for during a tile of this depth.
-template <class Arch, class T>
-constexpr index_t fetched_elements(index_t depth) {
-  return depth / depth_group<T> / steps_of_run<Arch> *
-         static_cast<index_t>(storage_alignment / sizeof(T));
-}
+  [[gnu::always_inline]] void operator()(index_t i) const {
+    for (index_t line = 0; line < lines; ++line) FetchLines{from}(i * lines + line);
+  }
+  FetchManyLines after(index_t runs) const {
+    return {FetchLines{from}.after(runs * lines).from, lines};
+  }
+};
 
 /// How the elements of A lie in memory: element (r, k) at r * row + k / depth_group * step.
 struct TileStrides {
@@ -135,21 +179,22 @@ struct TileStrides {
   index_t step;
 };
 
-/// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc.
+/// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc. Where b has
+/// pairs of bf16 and A floats, these are the pairs' numbers widened and swapped.
 ///
 /// Steps that are not unrolled move one pointer for A and one for b, and little else takes the
 /// ports of the multiply-adds. Unrolled, g++ keeps a pointer for each row of A: tiles of 64 steps
 /// take 5 % longer, with AVX2 10 % (benchmarks/README.md). Where a run has 4 steps, that is less
 /// than to ask for a line four times; long runs are loops, whose ends processors foresee.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
-[[gnu::always_inline]] inline void multiply_tile(const T* a, TileStrides strides, const T* b,
+template <class Arch, class A, class B, std::size_t Rows, std::size_t Vectors, class Fetch>
+[[gnu::always_inline]] inline void multiply_tile(const A* a, TileStrides strides, const B* b,
                                                  index_t ldb, index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
   constexpr index_t run = steps_of_run<Arch>;
   constexpr bool unrolled = run <= 4;
-  const index_t row = ldb * depth_group<T>, steps = depth / depth_group<T>;
+  const index_t row = ldb * depth_group<B>, steps = depth / depth_group<B>;
   const auto step = [&]() __attribute__((always_inline)) {
-    multiply_step<Arch, T>(a, strides.row, b, acc);
+    multiply_step(a, strides.row, b, acc);
     a += strides.step;
     b += row;
   };
@@ -159,7 +204,7 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
       fetch(k / run);
       simd::unroll<run>([&](auto u) __attribute__((always_inline)) {
         const index_t at = k + static_cast<index_t>(u());
-        multiply_step<Arch, T>(a + at * strides.step, strides.row, b + at * row, acc);
+        multiply_step(a + at * strides.step, strides.row, b + at * row, acc);
       });
     }
     a += k * strides.step;
@@ -177,18 +222,18 @@ template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetc
   }
 }
 /// As above for A with its depth contiguous, row stride lda.
-template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
-[[gnu::always_inline]] inline void multiply_tile(const T* a, index_t lda, const T* b, index_t ldb,
+template <class Arch, class A, class B, std::size_t Rows, std::size_t Vectors, class Fetch>
+[[gnu::always_inline]] inline void multiply_tile(const A* a, index_t lda, const B* b, index_t ldb,
                                                  index_t depth, const Fetch& fetch,
                                                  Accumulators<Arch, Rows, Vectors>& acc) {
-  multiply_tile<Arch, T>(a, TileStrides{lda, depth_group<T>}, b, ldb, depth, fetch, acc);
+  multiply_tile<Arch>(a, TileStrides{lda, depth_group<B>}, b, ldb, depth, fetch, acc);
 }
 
-/// Calls f(integral_constant<vectors of a tile>, first column) for tiles that cover [0, columns), a
-/// multiple of 16: the widest first, then pairs of vectors, then one.
-template <class Arch, class F>
+/// Calls f(integral_constant<vectors of a tile>, first column) for tiles of Rows rows that cover
+/// [0, columns), a multiple of 16: the widest first, then pairs of vectors, then one.
+template <class Arch, std::size_t Rows = GemmTile<Arch>::rows, class F>
 [[gnu::always_inline]] inline void for_each_column_tile(index_t columns, F&& f) {
-  constexpr std::size_t most = GemmTile<Arch>::vectors;
+  constexpr std::size_t most = GemmTile<Arch>::vectors_of(Rows);
   index_t column = 0;
   for (; column + column_of(most) <= columns; column += column_of(most)) {
     f(std::integral_constant<std::size_t, most>{}, column);
@@ -205,10 +250,10 @@ template <class Arch, class F>
 }
 
 /// Calls f(integral_constant<rows of a tile>, first row) for tiles that cover [0, rows): full ones
-/// first, then tails of 4, 2 and 1 rows.
-template <class Arch, class F>
+/// first, then tails of 4, 2 and 1 rows; tiles have at most Most rows.
+template <class Arch, std::size_t Most = GemmTile<Arch>::rows, class F>
 [[gnu::always_inline]] inline void for_each_row_tile(index_t rows, F&& f) {
-  constexpr std::size_t full = GemmTile<Arch>::rows;
+  constexpr std::size_t full = Most;
   index_t row = 0;
   for (; row + static_cast<index_t>(full) <= rows; row += static_cast<index_t>(full)) {
     f(std::integral_constant<std::size_t, full>{}, row);
@@ -216,8 +261,12 @@ template <class Arch, class F>
   if constexpr (full > 4) {
     if (row + 4 <= rows) f(std::integral_constant<std::size_t, 4>{}, row), row += 4;
   }
-  if (row + 2 <= rows) f(std::integral_constant<std::size_t, 2>{}, row), row += 2;
-  if (row < rows) f(std::integral_constant<std::size_t, 1>{}, row);
+  if constexpr (full > 2) {
+    if (row + 2 <= rows) f(std::integral_constant<std::size_t, 2>{}, row), row += 2;
+  }
+  if constexpr (full > 1) {
+    if (row < rows) f(std::integral_constant<std::size_t, 1>{}, row);
+  }
 }
 
 }  // namespace detail

@@ -11,9 +11,9 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
-/// Whether Arch multiplies bf16 pairs itself. Other sets widen operands to floats, pairs swapped,
-/// and run the float kernels on them: a pair's products are added odd element first, each by an
-/// fma, which is what vdpbf16ps does.
+/// Whether Arch multiplies bf16 pairs itself. Other sets widen left operands to floats beforehand,
+/// pairs swapped, and right ones in registers: a pair's products are added odd element first, each
+/// by an fma, which is what vdpbf16ps does.
 template <class Arch>
 inline constexpr bool has_pairs = false;
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
@@ -31,7 +31,8 @@ template <>
 inline constexpr bool has_matrix_tiles<amx> = true;
 #endif
 
-/// What kernels of Arch that take pairs multiply where operands are stored as T.
+/// What kernels of Arch multiply with operands that are stored as T: elements of the left operand,
+/// and of both in products over rows.
 template <class Arch, class T>
 using Multiplied = std::conditional_t<std::is_same_v<T, bf16> && !has_pairs<Arch>, float, T>;
 /// Whether products of Arch with packed matrices and panels whose elements are T take them by
@@ -64,6 +65,19 @@ template <class Arch>
 [[gnu::always_inline]] inline void store_rounded(float* out, Floats<Arch> x) {
   x.store(out);
 }
+/// The odd, or the even, elements of the 16 pairs at p, as floats.
+template <class Arch, bool odd>
+[[gnu::always_inline]] inline Floats<Arch> load_of_pairs(const bf16* p) {
+  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
+  if constexpr (requires { typename Whole::Raw; }) {
+    return Floats<Arch>::from_raw(odd ? Whole::load_uppers(p) : Whole::load_lowers(p));
+  } else {
+    float wide[lanes];
+    for (index_t i = 0; i < lanes; ++i) wide[i] = to_float(p[2 * i + (odd ? 1 : 0)]);
+    return Floats<Arch>::load(wide);
+  }
+}
+
 /// Writes the upper halves of 16 floats, whose lower halves are zero.
 template <class Arch>
 [[gnu::always_inline]] inline void store_upper_halves(bf16* out, Floats<Arch> x) {
@@ -205,30 +219,6 @@ template <class Arch>
   }
 }
 
-/// Odd and even elements of a register's pairs, as floats.
-template <class Arch>
-[[gnu::always_inline]] inline void split_pairs([[maybe_unused]] const bf16* p,
-                                               [[maybe_unused]] float* odd,
-                                               [[maybe_unused]] float* even) {
-  constexpr std::size_t width = Register<Arch>::width;
-  if constexpr (width == 16) {
-#if defined(__AVX512F__)
-    const __m512i pairs = _mm512_loadu_si512(p);
-    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    _mm512_storeu_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)));
-    _mm512_storeu_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)));
-#endif
-  } else if constexpr (width == 8) {
-#if defined(__AVX2__)
-    __m256i pairs;
-    __builtin_memcpy(&pairs, p, sizeof pairs);
-    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    _mm256_storeu_ps(odd, _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)));
-    _mm256_storeu_ps(even, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
-#endif
-  }
-}
-
 }  // namespace detail
 
 /// Widens `count` bf16 numbers, neighbours swapped: out[2 i] = in[2 i + 1], out[2 i + 1] = in[2 i].
@@ -245,23 +235,6 @@ void widen_swapped(const bf16* in, index_t count, float* out) noexcept {
   for (; i < count; i += 2) {
     out[i] = to_float(in[i + 1]);
     out[i + 1] = to_float(in[i]);
-  }
-}
-
-/// Widens rows of a panel of pairs into rows of floats, odd elements first: (units, width) pairs to
-/// (2 units, width) floats. width a multiple of 16.
-template <class Arch>
-void widen_panel(const bf16* in, index_t units, index_t width, float* out) noexcept {
-  constexpr auto step = static_cast<index_t>(detail::Register<Arch>::width);
-  for (index_t u = 0; u < units; ++u, in += 2 * width, out += 2 * width) {
-    for (index_t c = 0; c < width; c += step) {
-      if constexpr (step == 8 || step == 16) {
-        detail::split_pairs<Arch>(in + 2 * c, out + c, out + width + c);
-      } else {
-        out[c] = to_float(in[2 * c + 1]);
-        out[width + c] = to_float(in[2 * c]);
-      }
-    }
   }
 }
 

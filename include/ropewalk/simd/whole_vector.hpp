@@ -101,6 +101,19 @@ struct WholeVector<8> {
     };
     return {half(0), half(1)};
   }
+  /// The upper, or the lower, halves of 16 numbers of 32 bits, as upper halves.
+  static Raw load_uppers(const void* p) {
+    const auto half = [p](int i) {
+      const __m256i pairs = _mm256_loadu_si256(static_cast<const __m256i*>(p) + i);
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(pairs, 16), 16));
+    };
+    return {half(0), half(1)};
+  }
+  static Raw load_lowers(const void* p) {
+    const auto* from = static_cast<const __m256i*>(p);
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(from), 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(from + 1), 16))};
+  }
   /// In each lane the upper halves of `even`, then of `odd`: 64 bytes.
   static void store_woven_halves(void* out, Raw even, Raw odd) {
     const auto store = [out](int i, __m256 e, __m256 o) {
@@ -158,6 +171,13 @@ struct WholeVector<16> {
   static Raw load_upper_halves(const void* p) {
     const __m256i packed = _mm256_loadu_si256(static_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
+  }
+  static Raw load_uppers(const void* p) {
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), upper));
+  }
+  static Raw load_lowers(const void* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
   }
   static void store_woven_halves(void* out, Raw even, Raw odd) {
     const __m512i lower = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
