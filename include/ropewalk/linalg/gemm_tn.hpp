@@ -24,22 +24,30 @@ struct FetchRows {
   const float* a;
   const float* b;
   index_t ldb;
+  index_t runs;  ///< before the tile
 
   [[gnu::always_inline]] void operator()(index_t i) const {
-    __builtin_prefetch(a + i * lane_count, 0, 2);
-    __builtin_prefetch(b + i / 4 * ldb + i % 4 * lane_count, 0, 2);
+    const index_t line = runs + i;
+    __builtin_prefetch(a + line * lane_count, 0, 2);
+    __builtin_prefetch(b + line / 4 * ldb + line % 4 * lane_count, 0, 2);
   }
+  FetchRows next(index_t more) const { return {a, b, ldb, runs + more}; }
 };
 
+/// A run of tiles, one below the other. fetch: of the first.
 template <class Arch, class T, std::size_t Rows, std::size_t Vectors, class Fetch>
-[[gnu::noinline]] void add_transposed_tile(const T* a, index_t lda, const T* b, index_t ldb,
-                                           index_t depth, float* c, index_t ldc,
-                                           const Fetch& fetch) noexcept {
-  Accumulators<Arch, Rows, Vectors> acc;
-  acc.load(c, ldc);
-  multiply_tile<Arch>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth, fetch,
-                      acc);
-  acc.store(c, ldc);
+[[gnu::noinline]] void add_transposed_tiles(index_t tiles, const T* a, index_t lda, const T* b,
+                                            index_t ldb, index_t depth, float* c, index_t ldc,
+                                            Fetch fetch) noexcept {
+  constexpr auto rows = static_cast<index_t>(Rows);
+  for (; tiles > 0; --tiles, a += rows * depth_group<T>, c += rows * ldc) {
+    Accumulators<Arch, Rows, Vectors> acc;
+    acc.load(c, ldc);
+    multiply_tile<Arch>(a, TileStrides{depth_group<T>, lda * depth_group<T>}, b, ldb, depth, fetch,
+                        acc);
+    acc.store(c, ldc);
+    fetch = fetch.next(runs_of_tile<Arch, T>(depth));
+  }
 }
 
 }  // namespace detail
@@ -61,24 +69,25 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
   static_assert(std::is_same_v<simd::Multiplied<Arch, T>, T>,
                 "this instruction set multiplies floats: widen bf16 operands first");
   constexpr index_t group = depth_group<T>;
-  index_t fetched = 0;  // runs of steps so far
-  detail::for_each_column_tile<Arch>(
-      round_up(columns, lane_count), [&](auto vectors, index_t column) {
-        const T* from = b + column * group;
-        detail::for_each_row_tile<Arch>(rows, [&](auto tile_rows, index_t row) {
-          const auto add = [&](const auto& fetch) {
-            detail::add_transposed_tile<Arch, T, tile_rows(), vectors()>(
-                a + row * group, lda, from, ldb, depth, c + row * ldc + column, ldc, fetch);
-          };
-          if (fetched < next.a_lines || fetched < 4 * next.b_rows) {
-            add(detail::FetchRows{next.a + std::min(fetched, next.a_lines) * lane_count,
-                                  next.b + std::min(fetched / 4, next.b_rows) * ldb, ldb});
-          } else {
-            add(detail::FetchNothing{});
-          }
-          fetched += detail::runs_of_tile<Arch, T>(depth);
-        });
-      });
+  const index_t runs_of_one = std::max<index_t>(detail::runs_of_tile<Arch, T>(depth), 1);
+  const index_t fetching = std::max(next.a_lines, 4 * next.b_rows);  // runs that have a line to ask
+  index_t runs = 0;                                                  // so far
+  detail::for_each_column_tile<Arch>(round_up(columns, lane_count), [&](auto vectors,
+                                                                        index_t column) {
+    const T* from = b + column * group;
+    detail::for_each_run_of_row_tiles<Arch>(rows, [&](auto tile_rows, index_t row, index_t tiles) {
+      const auto add = [&](index_t first, index_t count, const auto& fetch) {
+        const index_t r = row + first * static_cast<index_t>(tile_rows());
+        detail::add_transposed_tiles<Arch, T, tile_rows(), vectors()>(
+            count, a + r * group, lda, from, ldb, depth, c + r * ldc + column, ldc, fetch);
+      };
+      const index_t left = std::max<index_t>(fetching - runs, 0);
+      const index_t asking = std::min(tiles, (left + runs_of_one - 1) / runs_of_one);
+      if (asking > 0) add(0, asking, detail::FetchRows{next.a, next.b, ldb, runs});
+      if (asking < tiles) add(asking, tiles - asking, detail::FetchNothing{});
+      runs += tiles * runs_of_one;
+    });
+  });
 }
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -52,47 +52,58 @@ template <class Arch, std::size_t Vectors, class Epilogue>
   }
 }
 
-/// A tile of a block that is not the last along the depth: sums go to `partial` (row stride 64).
+/// A run of tiles, one below the other: Rows rows of A each, continued from `partial` and back to
+/// it (row stride 64). In one function, so that what holds for all is done once. fetch: of the
+/// first.
 template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B, class Fetch>
-[[gnu::noinline]] void continue_tile(const A* a, index_t lda, const B* b, index_t ldb,
-                                     index_t depth, const Fetch& fetch, float* partial,
-                                     bool first) noexcept {
-  Accumulators<Arch, Rows, Vectors> acc;
-  if (first) {
-    acc.clear();
-  } else {
-    acc.load(partial, panel_width);
+[[gnu::noinline]] void continue_tiles(index_t tiles, const A* a, index_t lda, const B* b,
+                                      index_t ldb, index_t depth, Fetch fetch, float* partial,
+                                      bool first) noexcept {
+  constexpr auto rows = static_cast<index_t>(Rows);
+  for (; tiles > 0; --tiles, a += rows * lda, partial += rows * panel_width) {
+    Accumulators<Arch, Rows, Vectors> acc;
+    if (first) {
+      acc.clear();
+    } else {
+      acc.load(partial, panel_width);
+    }
+    multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
+    acc.store(partial, panel_width);
+    fetch = fetch.next(runs_of_tile<Arch, B>(depth));
   }
-  multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
-  acc.store(partial, panel_width);
 }
 
-/// A tile of the last block: continued from `partial` unless that is null, then finished.
+/// The same in the last block: continued from `partial` unless that is null, then finished.
 template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B, class Fetch,
           class Epilogue>
-[[gnu::noinline]] void finish_tile(const A* a, index_t lda, const B* b, index_t ldb, index_t depth,
-                                   const Fetch& fetch, const float* partial, index_t row,
-                                   index_t column, const Epilogue& given) noexcept {
+[[gnu::noinline]] void finish_tiles(index_t tiles, const A* a, index_t lda, const B* b, index_t ldb,
+                                    index_t depth, Fetch fetch, const float* partial, index_t row,
+                                    index_t column, const Epilogue& given) noexcept {
+  constexpr auto rows = static_cast<index_t>(Rows);
   const Epilogue epilogue = given;  // a copy, which stores of floats cannot change
-  Accumulators<Arch, Rows, Vectors> acc;
-  if (partial == nullptr) {
-    acc.clear();
-  } else {
-    acc.load(partial, panel_width);
-  }
-  if constexpr (requires { epilogue.fetch(row, column); }) {
-    ROPEWALK_UNROLL
-    for (std::size_t r = 0; r < Rows; ++r) {
+  for (; tiles > 0; --tiles, a += rows * lda, row += rows) {
+    Accumulators<Arch, Rows, Vectors> acc;
+    if (partial == nullptr) {
+      acc.clear();
+    } else {
+      acc.load(partial, panel_width);
+      partial += rows * panel_width;
+    }
+    if constexpr (requires { epilogue.fetch(row, column); }) {
       ROPEWALK_UNROLL
-      for (std::size_t v = 0; v < Vectors; ++v) {
-        epilogue.fetch(row + static_cast<index_t>(r), column + column_of(v));
+      for (std::size_t r = 0; r < Rows; ++r) {
+        ROPEWALK_UNROLL
+        for (std::size_t v = 0; v < Vectors; ++v) {
+          epilogue.fetch(row + static_cast<index_t>(r), column + column_of(v));
+        }
       }
     }
-  }
-  multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
-  ROPEWALK_UNROLL
-  for (std::size_t r = 0; r < Rows; ++r) {
-    finish_row<Arch>(epilogue, row + static_cast<index_t>(r), column, acc.sum[r]);
+    multiply_tile<Arch>(a, lda, b, ldb, depth, fetch, acc);
+    ROPEWALK_UNROLL
+    for (std::size_t r = 0; r < Rows; ++r) {
+      finish_row<Arch>(epilogue, row + static_cast<index_t>(r), column, acc.sum[r]);
+    }
+    fetch = fetch.next(runs_of_tile<Arch, B>(depth));
   }
 }
 
@@ -112,27 +123,29 @@ struct DepthBlock {
 /// The block's products in columns of tiles that are as wide as those of Rows rows.
 template <class Arch, std::size_t Rows, class A, class B, class Epilogue>
 void multiply_columns(const DepthBlock<A, B>& block, float* partial, const Epilogue& epilogue) {
-  index_t tiles = 0;
+  index_t runs = 0;  // of tiles so far
   for_each_column_tile<Arch, Rows>(block.width, [&](auto vectors, index_t column) {
     constexpr std::size_t Vectors = vectors();
     const B* b = block.b + column * depth_group<B>;
-    for_each_row_tile<Arch, Rows>(block.rows, [&](auto rows, index_t row) {
+    for_each_run_of_row_tiles<Arch, Rows>(block.rows, [&](auto rows, index_t row, index_t tiles) {
       constexpr std::size_t R = rows();
       const A* a = block.a + row * block.lda;
       float* sums = partial + row * panel_width + column;
       const auto multiply = [&](const auto& fetch) {
         if (block.last) {
-          finish_tile<Arch, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch,
-                                        block.first ? nullptr : sums, row, column, epilogue);
+          finish_tiles<Arch, R, Vectors>(tiles, a, block.lda, b, block.width, block.depth, fetch,
+                                         block.first ? nullptr : sums, row, column, epilogue);
         } else {
-          continue_tile<Arch, R, Vectors>(a, block.lda, b, block.width, block.depth, fetch, sums,
-                                          block.first);
+          continue_tiles<Arch, R, Vectors>(tiles, a, block.lda, b, block.width, block.depth, fetch,
+                                           sums, block.first);
         }
       };
       if (block.ahead != nullptr) {
-        multiply(FetchLines{block.ahead}.after(tiles++ * runs_of_tile<Arch, B>(block.depth)));
-      } else if constexpr (GemmTile<Arch>::fetches_rows) {
-        multiply(FetchRowsBelow<R>{a + index_t{R} * block.lda});
+        multiply(FetchLines{block.ahead}.after(runs));
+        runs += tiles * runs_of_tile<Arch, B>(block.depth);
+      } else if constexpr (GemmTile<Arch>::fetches_rows && std::is_same_v<A, B>) {
+        const index_t below = index_t{R} * block.lda;
+        multiply(FetchRowsBelow<R>{a + below, below * static_cast<index_t>(sizeof(A))});
       } else {
         multiply(FetchNothing{});
       }

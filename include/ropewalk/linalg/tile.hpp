@@ -128,18 +128,24 @@ constexpr index_t runs_of_tile(index_t depth) {
 }
 
 /// What a tile asks for on its way, because it is read soon: with every step, fetch(k) comes with
-/// step k; else fetch(i) comes with the i-th run of steps, and after(runs) is for the tile that
-/// comes so many runs later. Any address may be asked for.
+/// step k; else fetch(i) comes with the i-th run of steps. after(runs) is for the tile that comes
+/// so many runs later, next(runs) for the next one. Any address may be asked for.
 struct FetchNothing {
   static constexpr bool with_every_step = true;
   [[gnu::always_inline]] void operator()(index_t) const {}
   FetchNothing after(index_t) const { return {}; }
+  FetchNothing next(index_t) const { return {}; }
 };
 /// The rows of A that follow a tile's Rows rows, for the next tile.
 template <std::size_t Rows>
 struct FetchRowsBelow {
   static constexpr bool with_every_step = true;
   const void* rows;
+  index_t tile_bytes;  ///< from a tile's rows to the next one's
+
+  FetchRowsBelow next(index_t) const {
+    return {static_cast<const char*>(rows) + tile_bytes, tile_bytes};
+  }
 
   [[gnu::always_inline]] void operator()(index_t k) const {
     constexpr index_t element_or_pair = 4;
@@ -158,6 +164,7 @@ struct FetchLines {
   FetchLines after(index_t runs) const {
     return {static_cast<const char*>(from) + runs * index_t{storage_alignment}};
   }
+  FetchLines next(index_t runs) const { return after(runs); }
 };
 /// The same, `lines` of them in each run: for tiles that are few beside what they read.
 struct FetchManyLines {
@@ -249,24 +256,32 @@ template <class Arch, std::size_t Rows = GemmTile<Arch>::rows, class F>
   }
 }
 
-/// Calls f(integral_constant<rows of a tile>, first row) for tiles that cover [0, rows): full ones
-/// first, then tails of 4, 2 and 1 rows; tiles have at most Most rows.
+/// Calls f(integral_constant<rows of a tile>, first row, tiles) for runs of tiles that cover [0,
+/// rows): full ones first, then tails of 4, 2 and 1 rows; tiles have at most Most rows.
 template <class Arch, std::size_t Most = GemmTile<Arch>::rows, class F>
-[[gnu::always_inline]] inline void for_each_row_tile(index_t rows, F&& f) {
-  constexpr std::size_t full = Most;
-  index_t row = 0;
-  for (; row + static_cast<index_t>(full) <= rows; row += static_cast<index_t>(full)) {
-    f(std::integral_constant<std::size_t, full>{}, row);
-  }
+[[gnu::always_inline]] inline void for_each_run_of_row_tiles(index_t rows, F&& f) {
+  constexpr auto full = static_cast<index_t>(Most);
+  index_t row = rows / full * full;
+  if (row > 0) f(std::integral_constant<std::size_t, Most>{}, index_t{0}, row / full);
   if constexpr (full > 4) {
-    if (row + 4 <= rows) f(std::integral_constant<std::size_t, 4>{}, row), row += 4;
+    if (row + 4 <= rows) f(std::integral_constant<std::size_t, 4>{}, row, index_t{1}), row += 4;
   }
   if constexpr (full > 2) {
-    if (row + 2 <= rows) f(std::integral_constant<std::size_t, 2>{}, row), row += 2;
+    if (row + 2 <= rows) f(std::integral_constant<std::size_t, 2>{}, row, index_t{1}), row += 2;
   }
   if constexpr (full > 1) {
-    if (row < rows) f(std::integral_constant<std::size_t, 1>{}, row);
+    if (row < rows) f(std::integral_constant<std::size_t, 1>{}, row, index_t{1});
   }
+}
+
+/// Calls f(integral_constant<rows of a tile>, first row) for each of these tiles.
+template <class Arch, class F>
+[[gnu::always_inline]] inline void for_each_row_tile(index_t rows, F&& f) {
+  for_each_run_of_row_tiles<Arch>(
+      rows, [&](auto tile_rows, index_t row, index_t tiles) __attribute__((always_inline)) {
+        for (index_t i = 0; i < tiles; ++i)
+          f(tile_rows, row + i * static_cast<index_t>(tile_rows()));
+      });
 }
 
 }  // namespace detail

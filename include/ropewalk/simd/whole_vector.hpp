@@ -4,6 +4,8 @@
 /// What an instruction set does with the 16 lanes of a vector together and xsimd lacks: parts of
 /// vectors, neighbours, sums over lanes. Floats<Arch> (simd/floats.hpp) is where to find it.
 
+#include <cstdint>
+
 #include "ropewalk/core/tensor_view.hpp"
 #include "ropewalk/simd/arch.hpp"
 
@@ -101,11 +103,15 @@ struct WholeVector<8> {
     };
     return {half(0), half(1)};
   }
-  /// The upper, or the lower, halves of 16 numbers of 32 bits, as upper halves.
+  /// The upper, or the lower, halves of 16 numbers of 32 bits, as upper halves. The mask is read
+  /// each time: in a register of its own it would drive a sum out of a tile's.
   static Raw load_uppers(const void* p) {
+    alignas(32) static constexpr std::uint32_t mask[8] = {
+        0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u,
+        0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
     const auto half = [p](int i) {
-      const __m256i pairs = _mm256_loadu_si256(static_cast<const __m256i*>(p) + i);
-      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(pairs, 16), 16));
+      const auto* pairs = static_cast<const float*>(p) + 8 * i;
+      return _mm256_and_ps(*reinterpret_cast<const volatile __m256*>(mask), _mm256_loadu_ps(pairs));
     };
     return {half(0), half(1)};
   }
