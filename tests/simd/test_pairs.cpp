@@ -103,6 +103,33 @@ TEST_CASE("simd/pairs: rounding to bf16 is nearest-even with flushed subnormals,
   });
 }
 
+TEST_CASE("simd/pairs: rounding of normal numbers, and rounding that keeps subnormals") {
+  const auto all = patterns(100'000);
+  for_each_arch([&]<class Arch>() {
+    using V = Floats<Arch>;
+    std::size_t wrong_normal = 0, wrong_nearest = 0;
+    for (std::size_t i = 0; i < all.size(); i += 16) {
+      const V x = V::load(reinterpret_cast<const float*>(all.data() + i));
+      float normal[16], nearest[16];
+      rounded_normal_to_bf16(x).store(normal);
+      nearest_bf16(x).store(nearest);
+      for (std::size_t j = 0; j < 16; ++j) {
+        const std::uint32_t u = all[i + j], magnitude = u & 0x7fffffffu;
+        const bool is_made_nan = magnitude == 0x7fc00000u;
+        if (magnitude == 0 || is_made_nan ||
+            (magnitude >= 0x00800000u && magnitude < 0x7f800000u)) {
+          const std::uint32_t allowed = static_cast<std::uint32_t>(nearest_bf16(u)) << 16;
+          wrong_normal += bits_of(normal[j]) != allowed;
+        }
+        const std::uint32_t kept = static_cast<std::uint32_t>(to_bf16(from_bits(u)).bits) << 16;
+        wrong_nearest += bits_of(nearest[j]) != kept;
+      }
+    }
+    CHECK(wrong_normal == 0);
+    CHECK(wrong_nearest == 0);
+  });
+}
+
 TEST_CASE("simd/pairs: partial and whole conversions write exactly their elements, woven or not") {
   for_each_arch([]<class Arch>() {
     using V = Floats<Arch>;

@@ -60,6 +60,42 @@ TEST_CASE("simd/floats: fma rounds once, max passes a NaN on its right, the tree
   });
 }
 
+TEST_CASE("simd/floats: lanes are selected, compared and swapped each") {
+  for_each_arch([]<class Arch>() {
+    using V = Floats<Arch>;
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    float a[simd::lanes], b[simd::lanes], out[simd::lanes];
+    for (int i = 0; i < simd::lanes; ++i) a[i] = static_cast<float>(i), b[i] = -a[i];
+    for (index_t count = -1; count <= simd::lanes + 1; ++count) {
+      V::select_first(count, V::load(a), V::load(b)).store(out);
+      for (int i = 0; i < simd::lanes; ++i) CHECK(out[i] == (i < count ? a[i] : b[i]));
+    }
+    swap_neighbours(V::load(a)).store(out);
+    for (int i = 0; i < simd::lanes; ++i) CHECK(out[i] == a[i ^ 1]);
+    CHECK_FALSE(any_greater(V::load(a), V::load(a)));
+    for (int i = 0; i < simd::lanes; ++i) {
+      for (const float high : {99.0f, nan}) {
+        float x[simd::lanes];
+        std::copy(a, a + simd::lanes, x);
+        x[i] = high;
+        CHECK(any_greater(V::load(x), V::load(a)));
+        CHECK(any_greater(V::load(a), V::load(x)) == (high != high));
+        if (high == high) CHECK(max_lane(V::load(x)) == high);
+      }
+    }
+    float x[2 * simd::lanes], even[simd::lanes], odd[simd::lanes];
+    for (int i = 0; i < 2 * simd::lanes; ++i) x[i] = static_cast<float>(i);
+    V u, v;
+    V::deinterleave(V::load(x), V::load(x + simd::lanes), u, v);
+    u.store(even);
+    v.store(odd);
+    for (int i = 0; i < simd::lanes; ++i) {
+      CHECK(even[i] == x[2 * i]);
+      CHECK(odd[i] == x[2 * i + 1]);
+    }
+  });
+}
+
 TEST_CASE("simd/floats: pairs are read and written interleaved") {
   for_each_arch([]<class Arch>() {
     for (index_t count = 0; count <= simd::lanes; ++count) {
