@@ -21,6 +21,11 @@ using namespace ropewalk;
 [[noreturn]] void fail_usage(std::string option, std::string found, std::string expected,
                              std::string fix = {});
 
+/// What --isa may name: instruction sets, whether or not this executable holds them.
+inline std::vector<std::string> isa_choices() {
+  return {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx", "neon"};
+}
+
 /// The options that one command takes, and its help. Options are declared first; parse() then sets
 /// the variables they are bound to. A variable whose option is not given keeps its value.
 class Options {

@@ -245,8 +245,7 @@ int run_bench(Arguments arguments) {
   options.size("--repetitions", 1, repetitions, "Timed passes after one that warms up [5]");
   options.size("--threads", 1, threads, "Threads [all]");
   options.choice("--dtype", {"f32", "bf16"}, dtype, "Arithmetic of the model");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"}, isa,
-                 "Instruction set");
+  options.choice("--isa", isa_choices(), isa, "Instruction set");
   options.natural("--seed", seed, "Seed of weights and tokens [0]");
   options.choice("--format", {"table", "csv", "jsonl"}, format, "Form of the output");
   options.flag("--quiet", quiet, "No remarks on stderr");

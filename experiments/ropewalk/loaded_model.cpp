@@ -90,7 +90,7 @@ void add_model_options(Options& options, ModelOptions& out) {
                  "What <|endoftext|> and its like become where the text spells them");
   options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
   options.choice("--dtype", {"f32", "bf16"}, out.dtype, "Arithmetic of the model");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"}, out.isa,
+  options.choice("--isa", isa_choices(), out.isa,
                  "Instruction set; results do not depend on it, but for the sums of bf16 by amx");
   options.choice("--angles", {"exact", "hf_float32", "ggml_float32"}, out.angles,
                  "Rotation angles: exact, or with the rounding of transformers or ggml");

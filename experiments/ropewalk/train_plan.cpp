@@ -285,8 +285,7 @@ void add_train_options(Options& options, TrainOptions& out) {
   options.choice("--dtype", {"f32", "bf16"}, out.dtype,
                  "What operands of products are rounded to; weights stay float");
   options.size("--threads", 1, out.threads, "Threads; results do not depend on them [all]");
-  options.choice("--isa", {"auto", "portable", "avx2", "avx512", "avx512bf16", "amx"}, out.isa,
-                 "Instruction set; results do not depend on it");
+  options.choice("--isa", isa_choices(), out.isa, "Instruction set; results do not depend on it");
   options.natural("--seed", out.seed, "Seed of weights, order and synthetic documents [0]");
   options.text("--out", "DIR", out.out, "Folder of the run: a checkpoint that others open");
   options.choice("--format", {"table", "csv", "jsonl"}, out.format, "Form of the rows");

@@ -45,6 +45,12 @@ void for_each_arch(Body&& body) {
       body.template operator()<simd::avx512bf16>();
     }
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON)
+    {
+      INFO("instruction set: neon");
+      body.template operator()<simd::neon>();
+    }
+#endif
   } else {
 #if defined(ROPEWALK_AMX)
     if (simd::request_matrix_tiles()) {

@@ -9,17 +9,18 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 
 /// Register tile of an instruction set: rows of A times vectors of 16 columns of B. 24 accumulators
-/// of AVX-512's 32 registers, 12 of AVX2's 16. Tiles are free under the canonical arithmetic: every
-/// element is one fma chain, whatever its tile.
+/// of AVX-512's 32 registers, 12 of AVX2's 16, 16 of NEON's 32 (of 24 g++ spills some). Tiles are
+/// free under the canonical arithmetic: every element is one fma chain, whatever its tile.
 template <class Arch>
 struct GemmTile {
   static constexpr std::size_t register_width = simd::detail::Register<Arch>::width;
-  static constexpr std::size_t rows = register_width == 1 ? 4 : 6;
+  static constexpr std::size_t rows = register_width < 8 ? 4 : 6;
   static constexpr std::size_t vectors = register_width == simd::lanes ? 4 : 1;
   /// Vectors of tiles of fewer rows: as many as the registers hold, so that a row or two reads a
   /// panel line by line, as it comes from memory.
   static constexpr std::size_t vectors_of(std::size_t tile_rows) {
-    return register_width == 8 && tile_rows <= 2 ? 4 / tile_rows : vectors;
+    if (register_width == 8 && tile_rows <= 2) return 4 / tile_rows;
+    return register_width == 4 && tile_rows <= 2 ? 2 : vectors;
   }
   /// Whether it pays to ask for the next rows of A. With 6 x 16, rows are asked for as often as 16
   /// columns pass, which takes 2 % (benchmarks/README.md, Milan).

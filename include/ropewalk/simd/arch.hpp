@@ -52,6 +52,14 @@ struct amx {
   using xsimd_arch = xsimd::avx512bw;
 };
 #endif
+#if defined(__aarch64__) && defined(__ARM_NEON)
+/// Advanced SIMD of 64-bit ARM.
+struct neon {
+  static constexpr const char* name = "neon";
+  static constexpr bool rounds_fma_once = true;
+  using xsimd_arch = xsimd::neon64;
+};
+#endif
 /// What gives the bits of amx on any machine, slowly: for tests, and to see others' results.
 struct emulated_amx {
   static constexpr const char* name = "emulated_amx";
@@ -72,6 +80,8 @@ using native = avx512bf16;
 using native = avx512;
 #elif defined(__AVX2__) && defined(__FMA__)
 using native = avx2;
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+using native = neon;
 #else
 using native = portable;
 #endif

@@ -11,6 +11,10 @@
 
 #if defined(__SSE__)
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <cstring>
+
+#include <arm_neon.h>
 #endif
 
 namespace ropewalk::inline ROPEWALK_ABI::simd::detail {
@@ -106,9 +110,9 @@ struct WholeVector<8> {
   /// The upper, or the lower, halves of 16 numbers of 32 bits, as upper halves. The mask is read
   /// each time: in a register of its own it would drive a sum out of a tile's.
   static Raw load_uppers(const void* p) {
-    alignas(32) static constexpr std::uint32_t mask[8] = {
-        0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u,
-        0xffff0000u, 0xffff0000u, 0xffff0000u, 0xffff0000u};
+    alignas(32) static constexpr std::uint32_t mask[8] = {0xffff0000u, 0xffff0000u, 0xffff0000u,
+                                                          0xffff0000u, 0xffff0000u, 0xffff0000u,
+                                                          0xffff0000u, 0xffff0000u};
     const auto half = [p](int i) {
       const auto* pairs = static_cast<const float*>(p) + 8 * i;
       return _mm256_and_ps(*reinterpret_cast<const volatile __m256*>(mask), _mm256_loadu_ps(pairs));
@@ -188,6 +192,116 @@ struct WholeVector<16> {
   static void store_woven_halves(void* out, Raw even, Raw odd) {
     const __m512i lower = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
     _mm512_storeu_si512(out, _mm512_mask_blend_epi16(0xaaaaaaaau, lower, _mm512_castps_si512(odd)));
+  }
+};
+#endif
+
+#if defined(__aarch64__) && defined(__ARM_NEON)
+template <>
+struct WholeVector<4> {
+  struct Raw {
+    float32x4_t r[4];
+  };
+  static Raw load(const float* p) {
+    return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}};
+  }
+  static void store(float* p, Raw x) {
+    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.r[i]);
+  }
+  static Raw load_first(const float* p, index_t count) {
+    float all[16] = {};
+    if (count > 0) std::memcpy(all, p, static_cast<std::size_t>(count) * sizeof(float));
+    return load(all);
+  }
+  static void store_first(float* p, index_t count, Raw x) {
+    float all[16];
+    store(all, x);
+    if (count > 0) std::memcpy(p, all, static_cast<std::size_t>(count) * sizeof(float));
+  }
+  template <int offset>
+  static Raw every_second_apart(Raw a, Raw b) {
+    const auto half = [](float32x4_t x, float32x4_t y) {
+      return offset == 0 ? vuzp1q_f32(x, y) : vuzp2q_f32(x, y);
+    };
+    return {
+        {half(a.r[0], a.r[1]), half(a.r[2], a.r[3]), half(b.r[0], b.r[1]), half(b.r[2], b.r[3])}};
+  }
+  static Raw in_order(Raw x) { return x; }
+  template <bool upper>
+  static Raw weave(Raw u, Raw v) {
+    constexpr int k = upper ? 2 : 0;
+    return {{vzip1q_f32(u.r[k], v.r[k]), vzip2q_f32(u.r[k], v.r[k]),
+             vzip1q_f32(u.r[k + 1], v.r[k + 1]), vzip2q_f32(u.r[k + 1], v.r[k + 1])}};
+  }
+  static Raw swap_neighbours(Raw x) {
+    return {{vrev64q_f32(x.r[0]), vrev64q_f32(x.r[1]), vrev64q_f32(x.r[2]), vrev64q_f32(x.r[3])}};
+  }
+  static Raw select_first(index_t count, Raw a, Raw b) {
+    constexpr std::int32_t numbers[4] = {0, 1, 2, 3};
+    const int32x4_t lane = vld1q_s32(numbers);
+    Raw out;
+    for (int i = 0; i < 4; ++i) {
+      const auto left = static_cast<std::int32_t>(count) - 4 * i;
+      out.r[i] = vbslq_f32(vcltq_s32(lane, vdupq_n_s32(left)), a.r[i], b.r[i]);
+    }
+    return out;
+  }
+  static bool any_greater(Raw a, Raw b) {
+    uint32x4_t none = vcleq_f32(a.r[0], b.r[0]);
+    for (int i = 1; i < 4; ++i) none = vandq_u32(none, vcleq_f32(a.r[i], b.r[i]));
+    return vminvq_u32(none) == 0;
+  }
+  static float tree_sum(Raw x) {
+    const float32x4_t a = vaddq_f32(vaddq_f32(x.r[0], x.r[2]), vaddq_f32(x.r[1], x.r[3]));
+    const float32x2_t b = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
+  }
+  static float max_lane(Raw x) {
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.r[0], x.r[1]), vmaxq_f32(x.r[2], x.r[3])));
+  }
+  static void store_upper_halves(void* out, Raw x) {
+    auto* to = static_cast<unsigned char*>(out);
+    for (int i = 0; i < 4; ++i) {
+      const uint16x4_t upper = vshrn_n_u32(vreinterpretq_u32_f32(x.r[i]), 16);
+      std::memcpy(to + 8 * i, &upper, sizeof upper);
+    }
+  }
+  static Raw load_upper_halves(const void* p) {
+    const auto* from = static_cast<const unsigned char*>(p);
+    Raw x;
+    for (int i = 0; i < 4; ++i) {
+      uint16x4_t upper;
+      std::memcpy(&upper, from + 8 * i, sizeof upper);
+      x.r[i] = vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(upper), 16));
+    }
+    return x;
+  }
+  static Raw load_uppers(const void* p) {
+    return each_pair(p, [](uint32x4_t u) { return vandq_u32(u, vdupq_n_u32(0xffff0000u)); });
+  }
+  static Raw load_lowers(const void* p) {
+    return each_pair(p, [](uint32x4_t u) { return vshlq_n_u32(u, 16); });
+  }
+  static void store_woven_halves(void* out, Raw even, Raw odd) {
+    auto* to = static_cast<unsigned char*>(out);
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t both =
+          vsriq_n_u32(vreinterpretq_u32_f32(odd.r[i]), vreinterpretq_u32_f32(even.r[i]), 16);
+      std::memcpy(to + 16 * i, &both, sizeof both);
+    }
+  }
+
+ private:
+  template <class F>
+  static Raw each_pair(const void* p, F f) {
+    const auto* from = static_cast<const unsigned char*>(p);
+    Raw x;
+    for (int i = 0; i < 4; ++i) {
+      uint32x4_t pairs;
+      std::memcpy(&pairs, from + 16 * i, sizeof pairs);
+      x.r[i] = vreinterpretq_f32_u32(f(pairs));
+    }
+    return x;
   }
 };
 #endif
