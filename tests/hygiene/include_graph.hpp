@@ -56,7 +56,7 @@ inline const std::vector<LayerRule>& layer_rules() {
       {"core", {}, {"xxhash.h", "sys/mman.h"}},
       {"rope", {"core"}, {}},
       {"attention", {"core"}, {}},
-      {"simd", {"core"}, {"xsimd/", "immintrin.h"}},
+      {"simd", {"core"}, {"xsimd/", "immintrin.h", "arm_neon.h"}},
       {"linalg", {"core", "simd"}, {}},
       {"rope_kernels", {"core", "simd", "rope"}, {}},
       {"attention_kernels", {"core", "simd", "linalg", "attention"}, {}},
@@ -203,7 +203,7 @@ inline std::vector<std::string> include_violations(const Headers& headers) {
         const auto found = headers.find(other);
         if (found == headers.end() || other == header) continue;
         for (const Include& include : includes_of(found->second)) {
-          if (starts_with_any(include.path, {"xsimd/", "Eigen/", "immintrin.h"})) {
+          if (starts_with_any(include.path, {"xsimd/", "Eigen/", "immintrin.h", "arm_neon.h"})) {
             out.push_back(header + " reaches <" + include.path + "> through " + other);
           }
         }
