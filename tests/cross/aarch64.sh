@@ -24,8 +24,8 @@ for header in xsimd xxhash.h xxh3.h doctest eigen3/Eigen; do
 done
 
 objects=()
-for source in main simd/test_simd simd/test_pairs simd/test_math linalg/test_linalg attention/test_attention \
-  attention/test_attention_bits; do
+for source in main simd/test_simd simd/test_pairs simd/test_math linalg/test_linalg \
+  attention/test_attention attention/test_attention_bits; do
   echo "compiling tests/$source.cpp" >&2
   object="$out/$(basename "$source").o"
   "${cross[@]}" -c "$root/tests/$source.cpp" -o "$object"

@@ -33,7 +33,7 @@ template <class Arch>
 class Floats {
   using R = detail::Register<Arch>;
   using Whole = detail::WholeVector<R::width>;
-  static constexpr bool has_whole = requires { typename Whole::Raw; };
+  static constexpr bool has_whole = detail::has_whole_vector<R::width>;
   static constexpr std::size_t registers = lanes / R::width;
 
  public:

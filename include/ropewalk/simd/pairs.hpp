@@ -43,6 +43,16 @@ inline constexpr bool takes_matrix_tiles = std::is_same_v<T, bf16>&& has_matrix_
 using ropewalk::flushed_bf16;
 using ropewalk::rounded_to;
 
+namespace detail {
+
+/// WholeVector of Arch's registers, where it has one.
+template <class Arch>
+using WholeOf = WholeVector<Register<Arch>::width>;
+template <class Arch>
+inline constexpr bool has_whole = has_whole_vector<Register<Arch>::width>;
+
+}  // namespace detail
+
 /// 16 numbers as floats.
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> load_widened(const float* p) {
@@ -50,9 +60,8 @@ template <class Arch>
 }
 template <class Arch>
 [[gnu::always_inline]] inline Floats<Arch> load_widened(const bf16* p) {
-  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
-  if constexpr (requires { typename Whole::Raw; }) {
-    return Floats<Arch>::from_raw(Whole::load_upper_halves(p));
+  if constexpr (detail::has_whole<Arch>) {
+    return Floats<Arch>::from_raw(detail::WholeOf<Arch>::load_upper_halves(p));
   } else {
     float wide[lanes];
     for (index_t i = 0; i < lanes; ++i) wide[i] = to_float(p[i]);
@@ -60,17 +69,12 @@ template <class Arch>
   }
 }
 
-/// Writes 16 floats as T.
-template <class Arch>
-[[gnu::always_inline]] inline void store_rounded(float* out, Floats<Arch> x) {
-  x.store(out);
-}
 /// The odd, or the even, elements of the 16 pairs at p, as floats.
 template <class Arch, bool odd>
 [[gnu::always_inline]] inline Floats<Arch> load_of_pairs(const bf16* p) {
-  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
-  if constexpr (requires { typename Whole::Raw; }) {
-    return Floats<Arch>::from_raw(odd ? Whole::load_uppers(p) : Whole::load_lowers(p));
+  if constexpr (detail::has_whole<Arch>) {
+    return Floats<Arch>::from_raw(odd ? detail::WholeOf<Arch>::load_uppers(p)
+                                      : detail::WholeOf<Arch>::load_lowers(p));
   } else {
     float wide[lanes];
     for (index_t i = 0; i < lanes; ++i) wide[i] = to_float(p[2 * i + (odd ? 1 : 0)]);
@@ -81,9 +85,8 @@ template <class Arch, bool odd>
 /// Writes the upper halves of 16 floats, whose lower halves are zero.
 template <class Arch>
 [[gnu::always_inline]] inline void store_upper_halves(bf16* out, Floats<Arch> x) {
-  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
-  if constexpr (requires { typename Whole::Raw; }) {
-    Whole::store_upper_halves(out, x.raw());
+  if constexpr (detail::has_whole<Arch>) {
+    detail::WholeOf<Arch>::store_upper_halves(out, x.raw());
   } else {
     float values[lanes];
     x.store(values);
@@ -93,6 +96,11 @@ template <class Arch>
   }
 }
 
+/// Writes 16 floats as T.
+template <class Arch>
+[[gnu::always_inline]] inline void store_rounded(float* out, Floats<Arch> x) {
+  x.store(out);
+}
 template <class Arch>
 [[gnu::always_inline]] inline void store_rounded(bf16* out, Floats<Arch> x) {
   if constexpr (has_pairs<Arch>) {
@@ -135,9 +143,9 @@ template <class Arch>
 /// out[2 i], out[2 i + 1] = even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, const bf16* even, const bf16* odd) {
-  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
-  if constexpr (requires { typename Whole::Raw; }) {
-    Whole::store_woven_halves(out, Whole::load_upper_halves(even), Whole::load_upper_halves(odd));
+  if constexpr (detail::has_whole<Arch>) {
+    detail::WholeOf<Arch>::store_woven_halves(out, detail::WholeOf<Arch>::load_upper_halves(even),
+                                              detail::WholeOf<Arch>::load_upper_halves(odd));
   } else {
     for (index_t i = 0; i < lanes; ++i) {
       out[2 * i] = even[i];
@@ -149,9 +157,9 @@ template <class Arch>
 /// out[2 i], out[2 i + 1] = bf16 of even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, Floats<Arch> even, Floats<Arch> odd) {
-  using Whole = detail::WholeVector<detail::Register<Arch>::width>;
-  if constexpr (requires { typename Whole::Raw; } && !has_pairs<Arch>) {
-    Whole::store_woven_halves(out, rounded_to_bf16(even).raw(), rounded_to_bf16(odd).raw());
+  if constexpr (detail::has_whole<Arch> && !has_pairs<Arch>) {
+    detail::WholeOf<Arch>::store_woven_halves(out, rounded_to_bf16(even).raw(),
+                                              rounded_to_bf16(odd).raw());
     return;
   }
   alignas(64) bf16 first[lanes], second[lanes];
@@ -196,42 +204,12 @@ void round_to_bf16(const float* in, index_t count, bf16* out) noexcept {
   for (; i < count; ++i) out[i] = flushed_bf16(in[i]);
 }
 
-namespace detail {
-
-/// One register of floats from as many neighbouring bf16 numbers, those of each pair swapped.
-template <class Arch>
-[[gnu::always_inline]] inline auto widen_swapped([[maybe_unused]] const bf16* p) {
-  constexpr std::size_t width = Register<Arch>::width;
-  if constexpr (width == 16) {
-#if defined(__AVX512F__)
-    __m256i packed;
-    __builtin_memcpy(&packed, p, sizeof packed);
-    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16);
-    return typename Register<Arch>::Float(_mm512_permute_ps(_mm512_castsi512_ps(wide), 0xb1));
-#endif
-  } else if constexpr (width == 8) {
-#if defined(__AVX2__)
-    __m128i packed;
-    __builtin_memcpy(&packed, p, sizeof packed);
-    const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16);
-    return typename Register<Arch>::Float(_mm256_permute_ps(_mm256_castsi256_ps(wide), 0xb1));
-#endif
-  }
-}
-
-}  // namespace detail
-
 /// Widens `count` bf16 numbers, neighbours swapped: out[2 i] = in[2 i + 1], out[2 i + 1] = in[2 i].
 /// count even.
 template <class Arch>
 void widen_swapped(const bf16* in, index_t count, float* out) noexcept {
-  constexpr auto width = static_cast<index_t>(detail::Register<Arch>::width);
   index_t i = 0;
-  if constexpr (width == 8 || width == 16) {
-    for (; i + width <= count; i += width) {
-      detail::Register<Arch>::store(out + i, detail::widen_swapped<Arch>(in + i));
-    }
-  }
+  for (; i + lanes <= count; i += lanes) swap_neighbours(load_widened<Arch>(in + i)).store(out + i);
   for (; i < count; i += 2) {
     out[i] = to_float(in[i + 1]);
     out[i + 1] = to_float(in[i]);

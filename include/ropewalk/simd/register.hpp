@@ -22,7 +22,6 @@ template <class Arch>
 struct Register {
   using Float = xsimd::batch<float, typename Arch::xsimd_arch>;
   using Int = xsimd::batch<std::int32_t, typename Arch::xsimd_arch>;
-  using Raw = typename Float::register_type;
   static constexpr std::size_t width = Float::size;
   static Float load(const float* p) { return Float::load_unaligned(p); }
   static void store(float* p, Float x) { x.store_unaligned(p); }
@@ -57,12 +56,9 @@ struct Register {
   }
   /// To nearest, ties to even, in the upper 16 bits; subnormals to zero, NaN stays NaN.
   static Float round_to_bf16(Float x) {
-    const Int u = xsimd::bitwise_cast<Int>(x);
-    const Int odd = xsimd::bitwise_cast<Int>(x) >> 16 & Int(1);
-    const Int upper(static_cast<std::int32_t>(0xffff0000u));
-    const Float rounded = xsimd::bitwise_cast<Float>((u + Int(0x7fff) + odd) & upper);
     const Float tiny(std::numeric_limits<float>::min());
-    return xsimd::select(xsimd::abs(x) >= tiny, rounded, x * Float(0.0f));  // NaN * 0: quiet
+    return xsimd::select(xsimd::abs(x) >= tiny, round_normal_to_bf16(x),
+                         x * Float(0.0f));  // NaN * 0: quiet
   }
   /// The same for zero, normal numbers, and NaN that arithmetic has made.
   static Float round_normal_to_bf16(Float x) {
@@ -72,11 +68,10 @@ struct Register {
   }
   /// As to_bf16(): subnormals stay.
   static Float nearest_bf16(Float x) {
-    const Int u = xsimd::bitwise_cast<Int>(x);
     const Int upper(static_cast<std::int32_t>(0xffff0000u));
-    const Int rounded = u + Int(0x7fff) + (u >> 16 & Int(1));
-    return xsimd::select(x == x, xsimd::bitwise_cast<Float>(rounded & upper),
-                         xsimd::bitwise_cast<Float>((u | Int(0x400000)) & upper));
+    const Int quiet = xsimd::bitwise_cast<Int>(x) | Int(0x400000);
+    return xsimd::select(x == x, round_normal_to_bf16(x),
+                         xsimd::bitwise_cast<Float>(quiet & upper));
   }
   static Float reciprocal_guess(Float x) {
     return xsimd::bitwise_cast<Float>(Int(reciprocal_magic) - xsimd::bitwise_cast<Int>(x));

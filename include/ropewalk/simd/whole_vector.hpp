@@ -22,6 +22,10 @@ namespace ropewalk::inline ROPEWALK_ABI::simd::detail {
 /// Of registers of Width floats; nothing where there are too many of them.
 template <std::size_t Width>
 struct WholeVector {};
+template <std::size_t Width>
+inline constexpr bool has_whole_vector = requires {
+  typename WholeVector<Width>::Raw;
+};
 
 #if defined(__AVX2__)
 /// The sum of 8 lanes by the tree of the canonical arithmetic.
