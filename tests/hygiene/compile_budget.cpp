@@ -7,9 +7,9 @@
 /// baseline, a unit that includes six standard headers, costs 0.35 s. On a slower machine every
 /// budget grows by (baseline here) / 0.35; on a faster one it stays. How much dearer the same unit
 /// is than the baseline differs between processors all the same: rope.hpp kept its budget, 1.43
-/// baselines, on those of Intel that ran this and costs 1.7 to 1.8 on a Milan (512 KiB of L2 cache),
-/// whose neighbours use its caches. So a slower machine's budgets grow by `spread` as well, without
-/// a jump where it is hardly slower.
+/// baselines, on those of Intel that ran this and costs 1.7 to 1.8 on a Milan (512 KiB of L2
+/// cache), whose neighbours use its caches. So a slower machine's budgets grow by `spread` as well,
+/// without a jump where it is hardly slower.
 ///
 /// usage: compile_budget INCLUDE_DIR SCRATCH_DIR COMPILER [FLAGS...]
 
