@@ -172,14 +172,14 @@ TEST_CASE("simd/pairs: partial and whole conversions write exactly their element
   });
 }
 
-TEST_CASE("simd/pairs: widening is exact, swaps neighbours, and splits pairs") {
+TEST_CASE("simd/pairs: widening is exact, and splits pairs") {
   for_each_arch([]<class Arch>() {
-    for (index_t count = 0; count <= 70; count += 2) {
+    for (index_t count = 0; count <= 70; ++count) {
       const auto in = any_bf16(count);
       std::vector<float> out(in.size() + 1, -5.0f);
-      simd::widen_swapped<Arch>(in.data(), count, out.data());
+      simd::widen<Arch>(in.data(), count, out.data());
       for (std::size_t i = 0; i < in.size(); ++i) {
-        REQUIRE(bits_of(out[i]) == static_cast<std::uint32_t>(in[i ^ 1].bits) << 16);
+        REQUIRE(bits_of(out[i]) == static_cast<std::uint32_t>(in[i].bits) << 16);
       }
       CHECK(out.back() == -5.0f);
     }

@@ -31,8 +31,8 @@ class RowTileSteps {
     lines_ = num_tiles_ == 0 ? 0 : fetched_lines(block);
     if constexpr (widens) {
       for (index_t row = 0; row < block.rows.count; ++row) {
-        simd::widen_swapped<Arch>(block.queries() + row * block.query_stride(), depth,
-                                  wide_queries_ + row * padded_);
+        simd::widen<Arch>(block.queries() + row * block.query_stride(), depth,
+                          wide_queries_ + row * padded_);
       }
       score(block, wide_queries_, padded_, depth);
     } else {

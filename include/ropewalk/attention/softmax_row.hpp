@@ -49,8 +49,8 @@ template <class Arch>
 /// weights, by 16 lanes and the tree.
 ///
 /// T = float: weights are floats. T = bf16: they are rounded, in the lower half of the row's memory
-/// where Arch multiplies bf16, else as floats with neighbours swapped (simd/pairs.hpp); the sum is
-/// that of the rounded ones; columns are multiples of 32.
+/// where Arch multiplies bf16, else as floats; the sum is that of the rounded ones; columns are
+/// multiples of 32.
 template <class Arch, class T>
 float weigh_row(float* scores, VisibleColumns visible, Interval columns,
                 std::int32_t row_reference) {
@@ -79,8 +79,8 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
         } else {
           const V p = rounded_normal_to_bf16(x[i]), q = rounded_normal_to_bf16(x[i + 1]);
           sum = simd::add_pairs(p, q, sum);
-          swap_neighbours(p).store(scores + at);
-          swap_neighbours(q).store(scores + at + simd::lanes);
+          p.store(scores + at);
+          q.store(scores + at + simd::lanes);
         }
       }
     }

@@ -236,7 +236,7 @@ class PanelProduct {
         };
         if constexpr (widens) {
           for (index_t r = 0; r < rows; ++r) {
-            simd::widen_swapped<Arch>(a + r * lda + k, block, wide + r * ldw);
+            simd::widen<Arch>(a + r * lda + k, block, wide + r * ldw);
           }
           multiply(wide, ldw);
         } else {

@@ -102,18 +102,18 @@ template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B>
       column[v] = TileOperand<Arch, B>::load(b + column_of(v) * depth_group<B>);
     }
     multiply_column(a, row, column, acc);
-  } else {  // pairs times floats that are swapped in A: the odd elements first
+  } else {  // pairs of B times floats of A, the odd elements first
     simd::Floats<Arch> column[Vectors];
     ROPEWALK_UNROLL
     for (std::size_t v = 0; v < Vectors; ++v) {
       column[v] = simd::load_of_pairs<Arch, true>(b + column_of(v) * 2);
     }
-    multiply_column(a, row, column, acc);
+    multiply_column(a + 1, row, column, acc);
     ROPEWALK_UNROLL
     for (std::size_t v = 0; v < Vectors; ++v) {
       column[v] = simd::load_of_pairs<Arch, false>(b + column_of(v) * 2);
     }
-    multiply_column(a + 1, row, column, acc);
+    multiply_column(a, row, column, acc);
   }
 }
 
@@ -188,7 +188,7 @@ struct TileStrides {
 };
 
 /// acc[r][v] = fma chain over k ascending of A(r, k) * b[k * ldb + 16 v ..], from acc. Where b has
-/// pairs of bf16 and A floats, these are the pairs' numbers widened and swapped.
+/// pairs of bf16, A may have floats, two for each pair.
 ///
 /// Steps that are not unrolled move one pointer for A and one for b, and little else takes the
 /// ports of the multiply-adds. Unrolled, g++ keeps a pointer for each row of A: tiles of 64 steps

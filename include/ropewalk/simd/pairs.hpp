@@ -11,9 +11,9 @@
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
-/// Whether Arch multiplies bf16 pairs itself. Other sets widen left operands to floats beforehand,
-/// pairs swapped, and right ones in registers: a pair's products are added odd element first, each
-/// by an fma, which is what vdpbf16ps does.
+/// Whether Arch multiplies bf16 pairs itself. Other sets widen left operands to floats beforehand
+/// and right ones in registers: a pair's products are added odd element first, each by an fma, which
+/// is what vdpbf16ps does.
 template <class Arch>
 inline constexpr bool has_pairs = false;
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
@@ -204,16 +204,12 @@ void round_to_bf16(const float* in, index_t count, bf16* out) noexcept {
   for (; i < count; ++i) out[i] = flushed_bf16(in[i]);
 }
 
-/// Widens `count` bf16 numbers, neighbours swapped: out[2 i] = in[2 i + 1], out[2 i + 1] = in[2 i].
-/// count even.
+/// Widens `count` bf16 numbers.
 template <class Arch>
-void widen_swapped(const bf16* in, index_t count, float* out) noexcept {
+void widen(const bf16* in, index_t count, float* out) noexcept {
   index_t i = 0;
-  for (; i + lanes <= count; i += lanes) swap_neighbours(load_widened<Arch>(in + i)).store(out + i);
-  for (; i < count; i += 2) {
-    out[i] = to_float(in[i + 1]);
-    out[i + 1] = to_float(in[i]);
-  }
+  for (; i + lanes <= count; i += lanes) load_widened<Arch>(in + i).store(out + i);
+  for (; i < count; ++i) out[i] = to_float(in[i]);
 }
 
 /// While it lives and `active`, this thread's subnormal results and operands are zero, as they
