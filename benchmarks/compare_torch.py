@@ -31,7 +31,6 @@ OPERATIONS = [
         "model/head_nll/C256/V32000",
         "model/head_nll/C2048/V65029",
     ]
-    if dtype == "f32" or "backward" not in op
 ]
 PASSES = [
     f"score/{shape}/{length}/{dtype}"

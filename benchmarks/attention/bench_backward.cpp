@@ -16,40 +16,45 @@
 namespace bench {
 namespace {
 
+template <class T>
 struct Backward {
-  using Panels = KeyValuePanels<float>;
-  AttentionInput<float> in;
+  using Panels = KeyValuePanels<T>;
+  AttentionInput<T> in;
   BlockPlan plan;
-  Buffer<float> lse, d_output, key_rows, value_columns, dq, dk, dv, scratch;
+  Buffer<T> key_rows, value_columns;
+  Buffer<float> lse, d_output, dq, dk, dv, scratch;
   Threads threads;
 
   Backward(index_t n, index_t d, index_t thread_count)
       : in(n, thread_count, thread_count, d, 0, log2_e / std::sqrt(static_cast<double>(d))),
         plan(make_block_plan(Causal{}, n)),
-        lse(n * thread_count),
-        d_output(in.output.size()),
         key_rows(Panels::values_size(plan.key_slots, thread_count, d)),
         value_columns(Panels::keys_size(plan.key_slots, thread_count, d)),
+        lse(n * thread_count),
+        d_output(in.output.size()),
         dq(in.output.size()),
         dk(in.output.size()),
         dv(in.output.size()),
         scratch(scratch_size(d) * thread_count),
         threads(thread_count) {
-    for (index_t i = 0; i < d_output.size(); ++i) d_output[i] = in.values[d_output.size() - 1 - i];
-    const AttentionBranch<float> branch{queries(), panels()};
-    const AttentionCall<float> call{{&branch, 1}, &plan, heads(in.output), lse_view()};
+    for (index_t i = 0; i < d_output.size(); ++i) {
+      d_output[i] = to_float(in.values[d_output.size() - 1 - i]);
+    }
+    const AttentionBranch<T> branch{queries(), panels()};
+    const AttentionCall<T> call{{&branch, 1}, &plan, heads(in.output), lse_view()};
     const AttentionTasks tasks(call, {});
     for (index_t i = 0; i < tasks.size(); ++i) {
       attend<simd::native>(call, tasks[i], scratch.data());
     }
   }
   static index_t scratch_size(index_t d) {
-    return std::max(attention_scratch_size<float>(d), attend_backward_scratch_size<float>(d));
+    return std::max(attention_scratch_size<T>(d), attend_backward_scratch_size<T>(d));
   }
-  HeadsView<float> heads(Buffer<float>& x) const {
+  template <class E>
+  HeadsView<E> heads(Buffer<E>& x) const {
     return {x.data(), {in.tokens, in.heads, in.head_dim}};
   }
-  HeadsView<const float> queries() const {
+  HeadsView<const T> queries() const {
     return {in.queries.data(), {in.tokens, in.heads, in.head_dim}};
   }
   TensorView<float, 2> lse_view() { return {lse.data(), {in.heads, in.tokens}}; }
@@ -59,14 +64,14 @@ struct Backward {
   void run(const Executor& executor) {
     const Panels rows{in.key_panels.data(), key_rows.data(), plan.key_slots, in.heads, in.head_dim};
     const Panels columns{value_columns.data(), nullptr, plan.key_slots, in.heads, in.head_dim};
-    const AttentionGradientBranch<float> branch{queries(), rows, heads(dq), heads(dk)};
-    const AttentionGradientCall<float> call{.branches = {&branch, 1},
-                                            .values = columns,
-                                            .plan = &plan,
-                                            .output = heads(in.output),
-                                            .lse = lse_view(),
-                                            .d_output = heads(d_output),
-                                            .d_values = heads(dv)};
+    const AttentionGradientBranch<T> branch{queries(), rows, heads(dq), heads(dk)};
+    const AttentionGradientCall<T> call{.branches = {&branch, 1},
+                                        .values = columns,
+                                        .plan = &plan,
+                                        .output = heads(in.output),
+                                        .lse = lse_view(),
+                                        .d_output = heads(d_output),
+                                        .d_values = heads(dv)};
     for_each_dealt(executor, in.heads, [&](index_t head, index_t worker) {
       for (index_t first = 0; first < in.tokens; first += panel_width) {
         transpose_panels<simd::native>(panels(), head, first,
@@ -80,7 +85,7 @@ struct Backward {
   std::string fault() {
     run(threads.executor());
     const index_t n = in.tokens, d = in.head_dim, row = in.heads * d;
-    const auto at = [](const Buffer<float>& x, index_t i) { return static_cast<double>(x[i]); };
+    const auto at = [](const auto& x, index_t i) { return static_cast<double>(to_float(x[i])); };
     std::vector<double> p, dp, right(static_cast<std::size_t>(d));
     double sum = 0, delta = 0;
     for (index_t j = 0; j < n; ++j) {
@@ -105,26 +110,33 @@ struct Backward {
       largest = std::max(largest, std::fabs(r));
       worst = worse(worst, std::fabs(at(dq, (n - 1) * row + c) - r));
     }
-    return fault_of(worst / largest, 2e-5);
+    return fault_of(worst / largest, std::is_same_v<T, float> ? 2e-5 : 1e-2);
   }
   Work work() const {
     const double n = static_cast<double>(in.tokens);
     return {.flops = static_cast<double>(in.heads * in.head_dim) * 5 * n * (n + 1),
             .executor = threads.executor(),
-            .parts = in.heads};
+            .parts = in.heads,
+            .bf16s = std::is_same_v<T, bf16>};
   }
 };
 
-bool add_all() {
+template <class T>
+void add_dtype() {
   for (const index_t d : {64, 128}) {
     for (const index_t n : {512, 2048, 8192}) {
       for (const index_t t : {1, 2}) {
         add("attention/backward/d" + std::to_string(d) + "/n" + std::to_string(n) + "/" +
-                dtype_and_threads<float>(t),
-            [=] { return Backward(n, d, t); });
+                dtype_and_threads<T>(t),
+            [=] { return Backward<T>(n, d, t); });
       }
     }
   }
+}
+
+bool add_all() {
+  add_dtype<float>();
+  add_dtype<bf16>();
   return true;
 }
 

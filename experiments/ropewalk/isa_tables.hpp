@@ -52,10 +52,8 @@ template <simd::FusedInstructionSet Arch>
 requires simd::has_matrix_tiles<Arch> IsaTables make_isa_tables() {
   return {.name = Arch::name,
           .b16 = make_kernel_table<Arch, bf16>(),
-          .train_b16 = {.numerics = numerics_id_of<Arch, bf16>,
+          .train_b16 = {.numerics = training_numerics_id_of<Arch, bf16>,
                         .token_group = token_group<Arch, bf16>,
-                        .multiply = &gemm<Arch, bf16>,
-                        .multiply_add = &gemm_add<Arch, bf16>,
                         .multiply_add_inputs = &gemm_add_inputs<Arch, bf16>,
                         .add_weight_gradient = &add_weight_gradient<Arch, bf16>,
                         .head_nll_lse = &head_nll_lse<Arch, bf16>,
@@ -69,8 +67,7 @@ inline IsaTables with_matrix_tiles(IsaTables rest, const IsaTables& tiles) {
   rest.fma_b16 = tiles.fma_b16;
   rest.train_b16.numerics = tiles.train_b16.numerics;
   rest.train_b16.token_group = tiles.train_b16.token_group;
-  rest.train_b16.multiply = tiles.train_b16.multiply;
-  rest.train_b16.multiply_add = tiles.train_b16.multiply_add;
+  rest.train_b16.forward = tiles.b16;
   rest.train_b16.multiply_add_inputs = tiles.train_b16.multiply_add_inputs;
   rest.train_b16.add_weight_gradient = tiles.train_b16.add_weight_gradient;
   rest.train_b16.head_nll_lse = tiles.train_b16.head_nll_lse;

@@ -3,10 +3,13 @@
 /// \file
 /// The double oracle of a gradient whose products take operands rounded to bf16.
 
+#include <algorithm>
+#include <cmath>
 #include <span>
 #include <vector>
 
 #include "ropewalk/oracle/llama_gradient.hpp"
+#include "ropewalk/simd/math.hpp"
 
 #include "train/training_problem.hpp"
 
@@ -18,6 +21,10 @@ enum class Rounded {
   matrices,
   head,
   attention_input,
+  queries,  ///< rotated, in base-2 units
+  keys,     ///< rotated
+  values,
+  weights,  ///< of the forward pass
   attended,
   feed_forward_input,
   fed,
@@ -28,6 +35,9 @@ enum class Rounded {
   d_gate,
   d_up,
   d_middle,
+  d_attended,
+  backward_weights,
+  d_scores,
   d_queries,
   d_keys,
   d_values,
@@ -90,18 +100,84 @@ class RoundedOracle {
   }
   Matrix operand(const Matrix& w) const { return rounded(w, Rounded::matrices); }
 
-  /// Attention itself, between products: of inputs that hold queries, keys and values.
-  oracle::DoubleLayer selection() const {
-    const index_t q = c_.query_size(), kv = c_.key_value_size();
-    const Matrix all = Matrix::Identity(q + 2 * kv, q + 2 * kv);
-    oracle::DoubleLayer s;
-    s.q_proj = all.topRows(q);
-    s.k_proj = all.middleRows(q, kv);
-    s.v_proj = all.bottomRows(kv);
-    s.o_proj = Matrix::Identity(q, q);
-    return s;
+  /// Queries, keys and values as attention takes them.
+  struct Operands {
+    Matrix q, k, v;
+  };
+  HeadsView<double> heads(Matrix& x) const {
+    return {x.data(), {x.rows(), x.cols() / c_.head_dim, c_.head_dim}};
   }
-  oracle::Vector ones(index_t n) const { return oracle::Vector::Ones(n); }
+  double query_factor() const {
+    return plan_.logit_scale * log2_e / std::sqrt(static_cast<double>(c_.head_dim));
+  }
+  Operands operands(const Matrix& projected) const {
+    const index_t q_size = c_.query_size(), kv = c_.key_value_size();
+    Matrix q = projected.leftCols(q_size), k = projected.middleCols(q_size, kv);
+    rotate(heads(q), table_, c_.pair_layout);
+    rotate(heads(k), table_, c_.pair_layout);
+    return {rounded(query_factor() * q, Rounded::queries), rounded(k, Rounded::keys),
+            rounded(projected.rightCols(kv), Rounded::values)};
+  }
+  /// 2^x by the kernels' polynomial, which is 1.45e-4 off: weights must be rounded alike.
+  static double power_of_two(double x) {
+    const double n = std::nearbyint(x);
+    double poly = 0;
+    for (const float c : simd::exp2_degree_3) poly = poly * (x - n) + static_cast<double>(c);
+    return std::ldexp(poly, static_cast<int>(n));
+  }
+  /// For each head f(first channel in q, that in k and v, weights not yet divided by sums): (N, N).
+  template <class F>
+  void for_each_head(const Operands& in, const F& f) const {
+    const index_t tokens = in.q.rows(), dim = c_.head_dim;
+    const CausalDocuments mask{batch_.cu_seqlens};
+    for (index_t h = 0; h < c_.num_attention_heads; ++h) {
+      const index_t shared = h * c_.num_key_value_heads / c_.num_attention_heads * dim;
+      Matrix w = in.q.middleCols(h * dim, dim) * in.k.middleCols(shared, dim).transpose();
+      for (index_t i = 0; i < tokens; ++i) {
+        double largest = -1e300;
+        for (index_t j = 0; j < tokens; ++j) {
+          if (mask.visible(i, j)) largest = std::max(largest, w(i, j));
+        }
+        for (index_t j = 0; j < tokens; ++j) {
+          w(i, j) = mask.visible(i, j) ? power_of_two(w(i, j) - std::nearbyint(largest)) : 0;
+        }
+      }
+      f(h * dim, shared, w);
+    }
+  }
+  Matrix attend(const Operands& in) const {
+    Matrix out(in.q.rows(), in.q.cols());
+    for_each_head(in, [&](index_t own, index_t shared, const Matrix& w) {
+      const Matrix weights = rounded(w, Rounded::weights);
+      out.middleCols(own, c_.head_dim) = weights.rowwise().sum().cwiseInverse().asDiagonal() *
+                                         weights * in.v.middleCols(shared, c_.head_dim);
+    });
+    return out;
+  }
+  /// The gradient of the projections. attended, d_attended: as operands
+  Matrix attend_backward(const Operands& in, const Matrix& attended,
+                         const Matrix& d_attended) const {
+    const index_t dim = c_.head_dim, tokens = in.q.rows();
+    Matrix d_q = Matrix::Zero(tokens, in.q.cols()), d_k = Matrix::Zero(tokens, in.k.cols()),
+           d_v = d_k;
+    for_each_head(in, [&](index_t own, index_t shared, const Matrix& w) {
+      const Matrix sums = rounded(w, Rounded::weights).rowwise().sum();
+      const Matrix p = w.cwiseQuotient(sums.replicate(1, tokens));
+      const Matrix d_out = d_attended.middleCols(own, dim);
+      const Matrix delta = d_out.cwiseProduct(attended.middleCols(own, dim)).rowwise().sum();
+      const Matrix d_p = d_out * in.v.middleCols(shared, dim).transpose();
+      const Matrix d_s =
+          ln_2 * rounded(p.cwiseProduct(d_p - delta.replicate(1, tokens)), Rounded::d_scores);
+      d_q.middleCols(own, dim) = query_factor() * d_s * in.k.middleCols(shared, dim);
+      d_k.middleCols(shared, dim) += d_s.transpose() * in.q.middleCols(own, dim);
+      d_v.middleCols(shared, dim) += rounded(p, Rounded::backward_weights).transpose() * d_out;
+    });
+    rotate_transposed(heads(d_q), table_, c_.pair_layout);
+    rotate_transposed(heads(d_k), table_, c_.pair_layout);
+    Matrix d(tokens, d_q.cols() + 2 * d_k.cols());
+    d << d_q, d_k, d_v;
+    return d;
+  }
 
   Activations forward(const oracle::DoubleLayer& w, const Matrix& x) const {
     Activations f;
@@ -111,9 +187,8 @@ class RoundedOracle {
     f.projected.resize(x.rows(), c_.query_size() + 2 * c_.key_value_size());
     f.projected << f.a * operand(w.q_proj).transpose(), f.a * operand(w.k_proj).transpose(),
         f.a * operand(w.v_proj).transpose();
-    f.attended = oracle::self_attention(c_, selection(), f.projected, &table_, ones(x.rows()),
-                                        plan_.logit_scale, CausalDocuments{batch_.cu_seqlens});
-    f.middle = x + rounded(f.attended, Rounded::attended) * operand(w.o_proj).transpose();
+    f.attended = rounded(attend(operands(f.projected)), Rounded::attended);
+    f.middle = x + f.attended * operand(w.o_proj).transpose();
     f.b = rounded(oracle::rms_norm(f.middle, w.post_attention_layernorm, c_.rms_norm_eps),
                   Rounded::feed_forward_input);
     f.gate = f.b * operand(w.gate_proj).transpose();
@@ -164,11 +239,9 @@ class RoundedOracle {
         d_x + oracle::rms_norm_gradient(f.middle, w.post_attention_layernorm, c_.rms_norm_eps, d_b,
                                         d.post_attention_layernorm);
     const Matrix d_o = rounded(d_middle, Rounded::d_middle);
-    d.o_proj = d_o.transpose() * rounded(f.attended, Rounded::attended);
-    oracle::DoubleLayer unused;
-    const Matrix d_projected = oracle::self_attention_gradient(
-        c_, selection(), f.projected, &table_, ones(f.x.rows()), plan_.logit_scale,
-        CausalDocuments{batch_.cu_seqlens}, d_o * operand(w.o_proj), unused);
+    d.o_proj = d_o.transpose() * f.attended;
+    const Matrix d_projected = attend_backward(
+        operands(f.projected), f.attended, rounded(d_o * operand(w.o_proj), Rounded::d_attended));
     const index_t q = c_.query_size(), kv = c_.key_value_size();
     const Matrix d_q = rounded(d_projected.leftCols(q), Rounded::d_queries);
     const Matrix d_k = rounded(d_projected.middleCols(q, kv), Rounded::d_keys);

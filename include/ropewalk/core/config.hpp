@@ -57,5 +57,8 @@ inline constexpr int version_patch = ROPEWALK_VERSION_PATCH;
 inline constexpr const char* numerics_id = "canon2-p64-l16-k512";
 /// The same for bf16 operands that are multiplied by matrix tiles: sums over groups of 32.
 inline constexpr const char* matrix_tile_numerics_id = "canon2-p64-l16-k512-t32";
+/// The same of training with bf16 operands, those of attention among them (a16).
+inline constexpr const char* bf16_training_numerics_id = "canon2-p64-l16-k512-a16";
+inline constexpr const char* matrix_tile_training_numerics_id = "canon2-p64-l16-k512-t32-a16";
 
 }  // namespace ropewalk::inline ROPEWALK_ABI

@@ -62,22 +62,21 @@ inline float query_factor(const LlamaConfig& c, const LayerPlan& plan) {
 
 /// The finisher of the query/key/value products of a tile of tokens: rotates the staged heads and
 /// hands them on, keys and values into panels, queries (scaled for a base-2 softmax) into their
-/// buffer. Products take operands of T and norms write them; attention reads S.
-/// \param products the kernels of T: a KernelTable<T>, or a table that has its multiply and rmsnorm
-template <class T, class S, class Products>
+/// buffer.
+template <class T>
 void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerPlan& plan,
-                  const Products& products, const KernelTable<S>& kernels,
-                  const ForwardBuffers<S>& b, Interval rows, float* scratch) {
+                  const KernelTable<T>& kernels, const ForwardBuffers<T>& b, Interval rows,
+                  float* scratch) {
   const index_t count = rows.size();
   T* normed = reinterpret_cast<T*>(scratch);
   const index_t normed_stride = spread_stride<T>(c.hidden_size);
   float* staged = scratch + count * b.hidden_stride;
-  products.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
-                   layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, normed_stride);
+  kernels.rmsnorm(b.hidden + rows.begin * b.hidden_stride, b.hidden_stride, count, c.hidden_size,
+                  layer.input_layernorm.data(), c.rms_norm_eps, 1.0f, normed, normed_stride);
   const float scale = query_factor(c, plan);
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
     const index_t stride = spread_stride(c.query_size());
-    products.multiply(normed, normed_stride, count, layer.q_proj, staged, stride);
+    kernels.multiply(normed, normed_stride, count, layer.q_proj, staged, stride);
     for (index_t t = 0; t < count; ++t) {
       const auto token = static_cast<std::size_t>(rows.begin + t);
       const float row_scale = plan.query_scale.empty() ? scale : scale * plan.query_scale[token];
@@ -85,7 +84,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       for (index_t h = 0; h < c.num_attention_heads; ++h) {
         kernels.rotate_head_to(c.pair_layout, staged + t * stride + h * c.head_dim, c.head_dim,
                                turn, row_scale,
-                               const_cast<S*>(&b.branches[i].queries(rows.begin + t, h, 0)));
+                               const_cast<T*>(&b.branches[i].queries(rows.begin + t, h, 0)));
       }
     }
   }
@@ -94,7 +93,7 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       std::span(plan.blocks->key_slot)
           .subspan(static_cast<std::size_t>(rows.begin), static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < plan.branches.size(); ++i) {
-    products.multiply(normed, normed_stride, count, layer.k_proj, staged, stride);
+    kernels.multiply(normed, normed_stride, count, layer.k_proj, staged, stride);
     if (b.rotated_keys == nullptr) {
       for (index_t t = 0; t < count; ++t) {
         for (index_t h = 0; h < c.num_key_value_heads; ++h) {
@@ -110,14 +109,14 @@ void project_tile(const LlamaConfig& c, const LlamaLayer<T>& layer, const LayerP
       }
     });
   }
-  products.multiply(normed, normed_stride, count, layer.v_proj, staged, stride);
+  kernels.multiply(normed, normed_stride, count, layer.v_proj, staged, stride);
   for_each_slot_run(slots, [&](index_t first, index_t slot, index_t run) {
     for (index_t h = 0; h < c.num_key_value_heads; ++h) {
       kernels.store_values(b.branches[0].panels, h, slot, run,
                            staged + first * stride + h * c.head_dim, stride);
     }
   });
-  if (depth_group<S> == 1) return;
+  if (depth_group<T> == 1) return;
   for (const Segment& s : plan.blocks->segments) {  // whose last token is in this tile
     if (s.queries.end <= rows.begin || s.queries.end > rows.end) continue;
     for (index_t h = 0; h < c.num_key_value_heads; ++h) {
@@ -298,7 +297,7 @@ void forward(const Llama<T>& model, std::span<const LayerPlan> layers, const Tok
     const LayerPlan& plan = layers[layers.size() == 1 ? 0 : l];
     if (cache != nullptr) b.branches[0].panels = cache->panels(static_cast<index_t>(l));
     for_each_in_runs(executor, tiles, [&](index_t tile, index_t worker) {
-      detail::project_tile(c, layer, plan, kernels, kernels, b, rows_of(tile), scratch_of(worker));
+      detail::project_tile(c, layer, plan, kernels, b, rows_of(tile), scratch_of(worker));
     });
     if (b.rotated_keys != nullptr && plan.branches[0].keys != nullptr) {
       KeyValuePanels<T>& panels = b.branches[0].panels;

@@ -12,8 +12,8 @@ namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
 
 /// Whether Arch multiplies bf16 pairs itself. Other sets widen left operands to floats beforehand
-/// and right ones in registers: a pair's products are added odd element first, each by an fma, which
-/// is what vdpbf16ps does.
+/// and right ones in registers: a pair's products are added odd element first, each by an fma,
+/// which is what vdpbf16ps does.
 template <class Arch>
 inline constexpr bool has_pairs = false;
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
@@ -67,6 +67,19 @@ template <class Arch>
     for (index_t i = 0; i < lanes; ++i) wide[i] = to_float(p[i]);
     return Floats<Arch>::load(wide);
   }
+}
+
+/// The first `count` of 16 numbers as floats, and zeros.
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> load_widened_part(const float* p, index_t count) {
+  return Floats<Arch>::load_part(p, count);
+}
+template <class Arch>
+[[gnu::always_inline]] inline Floats<Arch> load_widened_part(const bf16* p, index_t count) {
+  if (count >= lanes) return load_widened<Arch>(p);
+  bf16 all[lanes] = {};
+  for (index_t i = 0; i < count; ++i) all[i] = p[i];
+  return load_widened<Arch>(all);
 }
 
 /// The odd, or the even, elements of the 16 pairs at p, as floats.
@@ -127,6 +140,16 @@ template <class Arch>
   }
 }
 
+/// Writes 16 floats, rounded to T, as left operands of kernels whose right ones are stored as T.
+template <class Arch, class T>
+[[gnu::always_inline]] inline void store_multiplied(Multiplied<Arch, T>* out, Floats<Arch> x) {
+  if constexpr (std::is_same_v<Multiplied<Arch, T>, T>) {
+    store_rounded<Arch>(out, x);
+  } else {
+    rounded_to_bf16(x).store(out);
+  }
+}
+
 /// Writes the first `count` of 16 floats as T.
 template <class Arch>
 [[gnu::always_inline]] inline void store_rounded_part(float* out, Floats<Arch> x, index_t count) {
@@ -157,40 +180,55 @@ template <class Arch>
 /// out[2 i], out[2 i + 1] = bf16 of even[i], odd[i]: 16 pairs.
 template <class Arch>
 [[gnu::always_inline]] inline void store_woven(bf16* out, Floats<Arch> even, Floats<Arch> odd) {
-  if constexpr (detail::has_whole<Arch> && !has_pairs<Arch>) {
+  if constexpr (has_pairs<Arch>) {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+    const __m512bh apart = _mm512_cvtne2ps_pbh(odd.raw(), even.raw());
+    __m512i halves;
+    __builtin_memcpy(&halves, &apart, sizeof halves);
+    const __m512i woven =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi16(woven, halves));
+#endif
+  } else if constexpr (detail::has_whole<Arch>) {
     detail::WholeOf<Arch>::store_woven_halves(out, rounded_to_bf16(even).raw(),
                                               rounded_to_bf16(odd).raw());
-    return;
+  } else {
+    alignas(64) bf16 first[lanes], second[lanes];
+    store_rounded<Arch>(first, even);
+    store_rounded<Arch>(second, odd);
+    store_woven<Arch>(out, first, second);
   }
-  alignas(64) bf16 first[lanes], second[lanes];
-  store_rounded<Arch>(first, even);
-  store_rounded<Arch>(second, odd);
-  store_woven<Arch>(out, first, second);
 }
 
 /// 16 elements of two rows as a product over rows takes them where operands are bf16: as pairs at
 /// `out`, or as rows of floats, the odd row at out, the even one at out + ldo. Floats are rounded.
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(Floats<Arch> even, Floats<Arch> odd, bf16* out,
+                                             index_t /*ldo*/) {
+  store_woven<Arch>(out, even, odd);
+}
+template <class Arch>
+[[gnu::always_inline]] inline void pair_rows(Floats<Arch> even, Floats<Arch> odd, float* out,
+                                             index_t ldo) {
+  rounded_to_bf16(odd).store(out);
+  rounded_to_bf16(even).store(out + ldo);
+}
+template <class Arch, class Element>
+[[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, Element* out,
+                                             index_t ldo) {
+  pair_rows(Floats<Arch>::load(even), Floats<Arch>::load(odd), out, ldo);
+}
 template <class Arch>
 [[gnu::always_inline]] inline void pair_rows(const bf16* even, const bf16* odd, bf16* out,
                                              index_t /*ldo*/) {
   store_woven<Arch>(out, even, odd);
 }
 template <class Arch>
-[[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, bf16* out,
-                                             index_t /*ldo*/) {
-  store_woven<Arch>(out, Floats<Arch>::load(even), Floats<Arch>::load(odd));
-}
-template <class Arch>
 [[gnu::always_inline]] inline void pair_rows(const bf16* even, const bf16* odd, float* out,
                                              index_t ldo) {
   load_widened<Arch>(odd).store(out);
   load_widened<Arch>(even).store(out + ldo);
-}
-template <class Arch>
-[[gnu::always_inline]] inline void pair_rows(const float* even, const float* odd, float* out,
-                                             index_t ldo) {
-  rounded_to_bf16(Floats<Arch>::load(odd)).store(out);
-  rounded_to_bf16(Floats<Arch>::load(even)).store(out + ldo);
 }
 
 /// Converts `count` floats.

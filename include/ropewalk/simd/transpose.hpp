@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "ropewalk/core/dtype.hpp"
-#include "ropewalk/simd/floats.hpp"
+#include "ropewalk/simd/pairs.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI {
 namespace simd {
@@ -109,6 +109,26 @@ void transpose_16x16_pairs(const bf16* in, index_t ldi, bf16* out, index_t ldo) 
   transpose_16x16<Arch>(from, lanes, to, lanes);
   for (index_t i = 0; i < lanes; ++i) {
     std::memcpy(static_cast<void*>(out + i * ldo), to + i * lanes, lanes * sizeof(Pair));
+  }
+}
+
+/// As above for 16 x 16 floats, or for bf16 whose rows lie in pairs, before and after: element (i,
+/// j) at in[i * ldi + j], or in[i / 2 * 2 * ldi + 2 * j + i % 2].
+template <class Arch>
+void transpose_grouped_16x16(const float* in, index_t ldi, float* out, index_t ldo) noexcept {
+  transpose_16x16<Arch>(in, ldi, out, ldo);
+}
+template <class Arch>
+void transpose_grouped_16x16(const bf16* in, index_t ldi, bf16* out, index_t ldo) noexcept {
+  alignas(64) float from[lanes * lanes], to[lanes * lanes];
+  for (index_t i = 0; i < lanes; i += 2) {
+    load_of_pairs<Arch, false>(in + i * ldi).store(from + i * lanes);
+    load_of_pairs<Arch, true>(in + i * ldi).store(from + (i + 1) * lanes);
+  }
+  transpose_16x16<Arch>(from, lanes, to, lanes);
+  for (index_t i = 0; i < lanes; i += 2) {
+    store_woven<Arch>(out + i * ldo, Floats<Arch>::load(to + i * lanes),
+                      Floats<Arch>::load(to + (i + 1) * lanes));
   }
 }
 

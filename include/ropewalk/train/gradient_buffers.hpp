@@ -13,13 +13,14 @@
 namespace ropewalk::inline ROPEWALK_ABI::detail {
 
 /// What a layer's forward half leaves behind. Rows are tokens, strides as spread_stride().
+template <class T>
 struct LayerActivations {
-  ForwardBuffers<float> projected;  // .hidden: the layer's input; queries, keys, values by branch
-  float* attended = nullptr;        // (tokens, H, D)
-  float* lse = nullptr;             // (H, tokens)
-  float* middle = nullptr;          // (tokens, C) residual stream after attention
-  float* gate = nullptr;            // (tokens, F) before silu; becomes its gradient
-  float* up = nullptr;              // (tokens, F); becomes its gradient
+  ForwardBuffers<T> projected;  // .hidden: the layer's input; queries, keys, values by branch
+  T* attended = nullptr;        // (tokens, H, D)
+  float* lse = nullptr;         // (H, tokens)
+  float* middle = nullptr;      // (tokens, C) residual stream after attention
+  float* gate = nullptr;        // (tokens, F) before silu; becomes its gradient
+  float* up = nullptr;          // (tokens, F); becomes its gradient
 };
 
 /// Everything of a pass, taken from the workspace. With `recompute` all layers share their
@@ -29,7 +30,7 @@ template <class T>
 struct GradientBuffers {
   index_t hidden_stride = 0, heads_stride = 0, key_heads_stride = 0, fed_stride = 0;
   index_t normed_stride = 0, attended_stride = 0, product_stride = 0;  // of rows of T
-  std::vector<LayerActivations> layers;
+  std::vector<LayerActivations<T>> layers;
   float* last_hidden = nullptr;  // (tokens, C)
 
   float* d_hidden = nullptr;    // (tokens, C) gradient of the residual stream after a layer
@@ -37,14 +38,13 @@ struct GradientBuffers {
   T* normed = nullptr;          // (tokens, C) inputs of products, computed again
   float* d_normed = nullptr;    // (tokens, C)
   T* fed = nullptr;             // (tokens, F) inputs of down_proj, computed again
-  T* attended = nullptr;        // (tokens, H, D) inputs of o_proj, rounded; null where T is float
   float* d_attended = nullptr;  // (tokens, H, D)
   float* d_values = nullptr;    // (tokens, K, D)
   std::span<float*> d_queries;  // by branch, (tokens, H, D)
   std::span<float*> d_keys;     // by branch, (tokens, K, D)
-  std::span<KeyValuePanels<float>> key_rows;  // by branch: the values are the keys' rows
-  KeyValuePanels<float> value_columns;        // the keys are the values, transposed
-  float* inverse_rms = nullptr;               // (tokens)
+  std::span<KeyValuePanels<T>> key_rows;  // by branch: the values are the keys' rows
+  KeyValuePanels<T> value_columns;        // the keys are the values, transposed
+  float* inverse_rms = nullptr;           // (tokens)
 
   float* gathered = nullptr;   // (scored tokens, C) last hidden states
   T* scaled = nullptr;         // (scored tokens, C) normed, in base-2 units
@@ -60,26 +60,31 @@ struct GradientBuffers {
 };
 
 template <class T>
-LayerActivations take_activations(const LlamaConfig& c, const GradientBuffers<T>& b, index_t tokens,
-                                  index_t branches, index_t slots, Workspace& workspace) {
+LayerActivations<T> take_activations(const LlamaConfig& c, const GradientBuffers<T>& b,
+                                     index_t tokens, index_t branches, index_t slots,
+                                     Workspace& workspace) {
   const auto take = [&](index_t rows, index_t columns) {
     return workspace.take<float>(checked_mul(rows, columns, "activations")).data();
   };
-  using Panels = KeyValuePanels<float>;
-  LayerActivations a;
+  const auto take_operands = [&](index_t rows, index_t columns) {
+    return workspace.template take<T>(checked_mul(rows, columns, "activations")).data();
+  };
+  using Panels = KeyValuePanels<T>;
+  LayerActivations<T> a;
   a.projected.hidden_stride = b.hidden_stride;
-  a.projected.branches = workspace.take<AttentionBranch<float>>(branches);
-  for (AttentionBranch<float>& branch : a.projected.branches) {
-    branch = {
-        .queries = {take(tokens, c.query_size()), {tokens, c.num_attention_heads, c.head_dim}},
-        .panels = {.keys = take(Panels::keys_size(slots, c.num_key_value_heads, c.head_dim), 1),
-                   .slots = slots,
-                   .num_heads = c.num_key_value_heads,
-                   .head_dim = c.head_dim}};
+  a.projected.branches = workspace.template take<AttentionBranch<T>>(branches);
+  for (AttentionBranch<T>& branch : a.projected.branches) {
+    branch = {.queries = {take_operands(tokens, c.query_size()),
+                          {tokens, c.num_attention_heads, c.head_dim}},
+              .panels = {.keys = take_operands(
+                             Panels::keys_size(slots, c.num_key_value_heads, c.head_dim), 1),
+                         .slots = slots,
+                         .num_heads = c.num_key_value_heads,
+                         .head_dim = c.head_dim}};
   }
   a.projected.branches[0].panels.values =
-      take(Panels::values_size(slots, c.num_key_value_heads, c.head_dim), 1);
-  a.attended = take(tokens, b.heads_stride);
+      take_operands(Panels::values_size(slots, c.num_key_value_heads, c.head_dim), 1);
+  a.attended = take_operands(tokens, b.attended_stride);
   a.lse = take(c.num_attention_heads, tokens);
   a.middle = take(tokens, b.hidden_stride);
   a.gate = take(tokens, b.fed_stride);
@@ -119,23 +124,22 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
   b.normed = take_operands(tokens, b.normed_stride);
   b.d_normed = take(tokens, b.hidden_stride);
   b.fed = take_operands(tokens, b.product_stride);
-  if (!std::is_same_v<T, float>) b.attended = take_operands(tokens, b.attended_stride);
   b.d_attended = take(tokens, b.heads_stride);
   b.d_values = take(tokens, b.key_heads_stride);
   b.d_queries = workspace.take<float*>(branches);
   b.d_keys = workspace.take<float*>(branches);
-  b.key_rows = workspace.take<KeyValuePanels<float>>(branches);
-  using Panels = KeyValuePanels<float>;
+  b.key_rows = workspace.template take<KeyValuePanels<T>>(branches);
+  using Panels = KeyValuePanels<T>;
   const index_t heads = c.num_key_value_heads;
   for (std::size_t i = 0; i < b.d_queries.size(); ++i) {
     b.d_queries[i] = take(tokens, b.heads_stride);
     b.d_keys[i] = take(tokens, b.key_heads_stride);
-    b.key_rows[i] = {.values = take(Panels::values_size(slots, heads, c.head_dim), 1),
+    b.key_rows[i] = {.values = take_operands(Panels::values_size(slots, heads, c.head_dim), 1),
                      .slots = slots,
                      .num_heads = heads,
                      .head_dim = c.head_dim};
   }
-  b.value_columns = {.keys = take(Panels::keys_size(slots, heads, c.head_dim), 1),
+  b.value_columns = {.keys = take_operands(Panels::keys_size(slots, heads, c.head_dim), 1),
                      .slots = slots,
                      .num_heads = heads,
                      .head_dim = c.head_dim};
@@ -155,12 +159,12 @@ GradientBuffers<T> take_gradient_buffers(const LlamaConfig& c, index_t tokens, i
           : head_rows * spread_stride<T>(std::min(head_chunk, c.vocab_size)) / depth_group<T>;
   b.scratch_size =
       round_up(std::max({head_rows * (b.hidden_stride + std::max(projected, b.fed_stride)),
-                         rounded_logits, attention_scratch_size<float>(c.head_dim),
-                         attend_backward_scratch_size<float>(c.head_dim)}),
+                         rounded_logits, attention_scratch_size<T>(c.head_dim),
+                         attend_backward_scratch_size<T>(c.head_dim)}),
                lane_count);
   b.scratch =
       workspace.take<float>(checked_mul(executor.workers(), b.scratch_size, "scratch")).data();
-  for (LayerActivations& a : b.layers) {
+  for (LayerActivations<T>& a : b.layers) {
     a.projected.scratch_size = b.scratch_size;
     a.projected.scratch = b.scratch;
   }

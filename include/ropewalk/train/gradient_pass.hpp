@@ -71,18 +71,17 @@ class GradientPass {
   }
 
   void forward_layer(index_t l) const {
-    const LayerActivations& a = b_.layers[static_cast<std::size_t>(l)];
+    const LayerActivations<T>& a = b_.layers[static_cast<std::size_t>(l)];
     const LlamaLayer<T>& layer = trainable_.layer(l);
     const float* norm =
         model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
     products_.for_each_tile(tokens_, [&](Interval rows, index_t worker) {
-      project_tile(c_, layer, plan(l), kernels_, kernels_.forward, a.projected, rows,
-                   scratch(worker));
+      project_tile(c_, layer, plan(l), kernels_.forward, a.projected, rows, scratch(worker));
     });
-    const AttentionCall<float> call{
+    const AttentionCall<T> call{
         .branches = a.projected.branches,
         .plan = plan(l).blocks,
-        .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
+        .output = heads(a.attended, c_.num_attention_heads, b_.attended_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}}};
     const AttentionTasks tasks(call, executor_);
     for_each_dealt(executor_, tasks.size(), [&](index_t i, index_t worker) {
@@ -95,20 +94,21 @@ class GradientPass {
       const index_t first = rows.begin * b_.hidden_stride;
       const index_t count = rows.size();
       float* middle = a.middle + first;
-      products_.add_product(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count,
-                            layer.o_proj, a.projected.hidden + first, middle, b_.hidden_stride,
-                            scratch(worker));
+      kernels_.forward.multiply_add(a.attended + rows.begin * b_.attended_stride,
+                                    b_.attended_stride, count, layer.o_proj,
+                                    a.projected.hidden + first, middle, b_.hidden_stride);
       T* normed = reinterpret_cast<T*>(scratch(worker));
       T* fed = reinterpret_cast<T*>(scratch(worker) + head_rows * b_.hidden_stride);
       float* gate = a.gate + rows.begin * b_.fed_stride;
       float* up = a.up + rows.begin * b_.fed_stride;
-      kernels_.rmsnorm(middle, b_.hidden_stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-                       normed, b_.normed_stride);
-      kernels_.multiply(normed, b_.normed_stride, count, layer.gate_proj, gate, b_.fed_stride);
-      kernels_.multiply(normed, b_.normed_stride, count, layer.up_proj, up, b_.fed_stride);
+      kernels_.forward.rmsnorm(middle, b_.hidden_stride, count, c_.hidden_size, norm,
+                               c_.rms_norm_eps, 1.0f, normed, b_.normed_stride);
+      kernels_.forward.multiply(normed, b_.normed_stride, count, layer.gate_proj, gate,
+                                b_.fed_stride);
+      kernels_.forward.multiply(normed, b_.normed_stride, count, layer.up_proj, up, b_.fed_stride);
       kernels_.swiglu(gate, up, b_.fed_stride, count, c_.intermediate_size, fed, b_.product_stride);
-      kernels_.multiply_add(fed, b_.product_stride, count, layer.down_proj, middle, output + first,
-                            b_.hidden_stride);
+      kernels_.forward.multiply_add(fed, b_.product_stride, count, layer.down_proj, middle,
+                                    output + first, b_.hidden_stride);
     });
   }
 
@@ -125,9 +125,9 @@ class GradientPass {
                     hidden + r * stride);
       }
       const auto norm_to = [&](T* out, double factor) {
-        kernels_.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
-                         static_cast<float>(factor), out + rows.begin * b_.normed_stride,
-                         b_.normed_stride);
+        kernels_.forward.rmsnorm(hidden, stride, rows.size(), c_.hidden_size, norm, c_.rms_norm_eps,
+                                 static_cast<float>(factor), out + rows.begin * b_.normed_stride,
+                                 b_.normed_stride);
       };
       norm_to(b_.normed, 1);
       norm_to(b_.scaled, log2_e);
@@ -184,7 +184,7 @@ class GradientPass {
   }
 
   void backward_layer(index_t l) {
-    const LayerActivations& a = b_.layers[static_cast<std::size_t>(l)];
+    const LayerActivations<T>& a = b_.layers[static_cast<std::size_t>(l)];
     LlamaLayer<float>& d_layer = gradients_.weights.layers[static_cast<std::size_t>(l)];
     products_.for_each_tile(tokens_, [&](Interval rows, index_t worker) {
       feed_forward_gradient_tile(l, a, rows, scratch(worker));
@@ -194,7 +194,8 @@ class GradientPass {
                         d_layer.down_proj);
     products_.add_tasks(normed, a.gate, b_.fed_stride, d_layer.gate_proj);
     products_.add_tasks(normed, a.up, b_.fed_stride, d_layer.up_proj);
-    products_.add_tasks(attended_operand(a), b_.d_middle, b_.hidden_stride, d_layer.o_proj);
+    products_.add_tasks({a.attended, b_.attended_stride}, b_.d_middle, b_.hidden_stride,
+                        d_layer.o_proj);
     products_.add_weight_gradients(token_runs_);
     add_norm_gradient(a.middle, tokens_, d_layer.post_attention_layernorm);
     attention_gradient(l, a);
@@ -208,17 +209,8 @@ class GradientPass {
     add_norm_gradient(a.projected.hidden, tokens_, d_layer.input_layernorm);
   }
 
-  /// What o_proj multiplied, of all tokens.
-  OperandRows<T> attended_operand(const LayerActivations& a) const {
-    if constexpr (std::is_same_v<T, float>) {
-      return {a.attended, b_.heads_stride};
-    } else {
-      return {b_.attended, b_.attended_stride};
-    }
-  }
-
   /// From d_hidden to d_middle, d_attended, and the gradients of gate and up.
-  void feed_forward_gradient_tile(index_t l, const LayerActivations& a, Interval rows,
+  void feed_forward_gradient_tile(index_t l, const LayerActivations<T>& a, Interval rows,
                                   float* rounded) const {
     const LayerTransposes<T>& w = trainable_.transposes[static_cast<std::size_t>(l)];
     const index_t count = rows.size(), stride = b_.hidden_stride, at = rows.begin * stride;
@@ -226,8 +218,8 @@ class GradientPass {
     const float* norm =
         model_.weights.layers[static_cast<std::size_t>(l)].post_attention_layernorm.data();
     float* d_fed = rounded + head_rows * stride;
-    kernels_.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps, 1.0f,
-                     b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
+    kernels_.forward.rmsnorm(a.middle + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
+                             1.0f, b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
     products_.multiply(b_.d_hidden + at, stride, count, w.down_proj, d_fed, b_.fed_stride, rounded);
     kernels_.swiglu_gradient(a.gate + fed_at, a.up + fed_at, b_.fed_stride, count,
                              c_.intermediate_size, d_fed, b_.fed_stride,
@@ -241,23 +233,20 @@ class GradientPass {
                               stride, b_.inverse_rms + rows.begin);
     products_.multiply(b_.d_middle + at, stride, count, w.o_proj,
                        b_.d_attended + rows.begin * b_.heads_stride, b_.heads_stride, rounded);
-    if constexpr (!std::is_same_v<T, float>) {
-      products_.operand(a.attended + rows.begin * b_.heads_stride, b_.heads_stride, count,
-                        c_.query_size(), b_.attended + rows.begin * b_.attended_stride);
-    }
   }
 
-  HeadsView<float> heads(float* data, index_t count, index_t stride) const {
+  template <class E>
+  HeadsView<E> heads(E* data, index_t count, index_t stride) const {
     return {data, {tokens_, count, c_.head_dim}, {stride, c_.head_dim, 1}};
   }
 
   /// From d_attended to the gradients of rotated queries and keys, and of values.
-  void attention_gradient(index_t l, const LayerActivations& a) {
+  void attention_gradient(index_t l, const LayerActivations<T>& a) {
     const BlockPlan& blocks = *plan(l).blocks;
     branches_.clear();
     for (std::size_t i = 0; i < a.projected.branches.size(); ++i) {
-      const AttentionBranch<float>& branch = a.projected.branches[i];
-      KeyValuePanels<float> keys = branch.panels;
+      const AttentionBranch<T>& branch = a.projected.branches[i];
+      KeyValuePanels<T> keys = branch.panels;
       keys.values = b_.key_rows[i].values;
       branches_.push_back(
           {.queries = branch.queries,
@@ -265,11 +254,11 @@ class GradientPass {
            .d_queries = heads(b_.d_queries[i], c_.num_attention_heads, b_.heads_stride),
            .d_keys = heads(b_.d_keys[i], c_.num_key_value_heads, b_.key_heads_stride)});
     }
-    const AttentionGradientCall<float> call{
+    const AttentionGradientCall<T> call{
         .branches = branches_,
         .values = b_.value_columns,
         .plan = &blocks,
-        .output = heads(a.attended, c_.num_attention_heads, b_.heads_stride),
+        .output = heads(a.attended, c_.num_attention_heads, b_.attended_stride),
         .lse = {a.lse, {c_.num_attention_heads, tokens_}},
         .d_output = heads(b_.d_attended, c_.num_attention_heads, b_.heads_stride),
         .d_values = heads(b_.d_values, c_.num_key_value_heads, b_.key_heads_stride)};
@@ -280,7 +269,7 @@ class GradientPass {
       for (index_t first = 0; first < s.queries.size(); first += panel_width) {
         const index_t count = std::min(panel_width, s.queries.size() - first);
         for (std::size_t i = 0; i < branches_.size(); ++i) {
-          KeyValuePanels<float> from = branches_[i].keys;
+          KeyValuePanels<T> from = branches_[i].keys;
           from.values = a.projected.branches[0].panels.values;
           kernels_.transpose_panels(from, head, s.key_base + first, count, branches_[i].keys,
                                     b_.value_columns);
@@ -309,7 +298,7 @@ class GradientPass {
 
   /// From the gradients of rotated queries and keys, and of values, to d_hidden of the layer's
   /// input.
-  void projection_gradient_tile(index_t l, const LayerActivations& a, Interval rows,
+  void projection_gradient_tile(index_t l, const LayerActivations<T>& a, Interval rows,
                                 float* rounded) const {
     const LayerTransposes<T>& w = trainable_.transposes[static_cast<std::size_t>(l)];
     const LayerPlan& p = plan(l);
@@ -339,8 +328,9 @@ class GradientPass {
     products_.add_product(b_.d_values + key_at, b_.key_heads_stride, count, w.v_proj,
                           b_.d_normed + at, b_.d_normed + at, stride, rounded);
     const float* norm = model_.weights.layers[static_cast<std::size_t>(l)].input_layernorm.data();
-    kernels_.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm, c_.rms_norm_eps,
-                     1.0f, b_.normed + rows.begin * b_.normed_stride, b_.normed_stride);
+    kernels_.forward.rmsnorm(a.projected.hidden + at, stride, count, c_.hidden_size, norm,
+                             c_.rms_norm_eps, 1.0f, b_.normed + rows.begin * b_.normed_stride,
+                             b_.normed_stride);
     kernels_.rmsnorm_gradient(a.projected.hidden + at, stride, count, c_.hidden_size, norm,
                               c_.rms_norm_eps, b_.d_normed + at, stride, b_.d_middle + at, stride,
                               b_.d_hidden + at, stride, b_.inverse_rms + rows.begin);
@@ -372,7 +362,7 @@ class GradientPass {
   index_t tokens_;
   index_t scored_;
   std::vector<Interval> token_runs_, scored_runs_;
-  std::vector<AttentionGradientBranch<float>> branches_;
+  std::vector<AttentionGradientBranch<T>> branches_;
 };
 
 }  // namespace ropewalk::inline ROPEWALK_ABI::detail

@@ -72,13 +72,13 @@ class TokenProducts {
   void multiply(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w, float* y,
                 index_t ldy, float* rounded) const {
     const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
-    kernels_.multiply(taken.data, taken.ld, rows, w, y, ldy);
+    kernels_.forward.multiply(taken.data, taken.ld, rows, w, y, ldy);
   }
   /// y = r + x W^T; r has y's row stride, and may be y.
   void add_product(const float* x, index_t ldx, index_t rows, const PackedMatrix<T>& w,
                    const float* r, float* y, index_t ldy, float* rounded) const {
     const OperandRows<T> taken = operand(x, ldx, rows, w.inputs(), rounded);
-    kernels_.multiply_add(taken.data, taken.ld, rows, w, r, y, ldy);
+    kernels_.forward.multiply_add(taken.data, taken.ld, rows, w, r, y, ldy);
   }
   /// f(rows, worker) for tiles of `count` rows.
   template <class F>

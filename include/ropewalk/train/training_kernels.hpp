@@ -13,27 +13,31 @@
 
 namespace ropewalk::inline ROPEWALK_ABI {
 
-/// Kernels of one instruction set for training with operands of products stored as T. What each
-/// does is said where it is defined.
+/// The numerics_id of what Arch's kernels train with operands stored as T.
+template <class Arch, class T>
+inline constexpr const char* training_numerics_id_of =
+    std::is_same_v<T, float>            ? numerics_id
+    : simd::takes_matrix_tiles<Arch, T> ? matrix_tile_training_numerics_id
+                                        : bf16_training_numerics_id;
+
+/// Kernels of one instruction set for training with operands of products and attention stored as T.
+/// What each does is said where it is defined.
 template <class T = float>
 struct TrainingKernels {
-  const char* numerics = "";        ///< numerics_id of what they train
-  index_t token_group = 1;          ///< tokens that add_weight_gradient() takes together
-  KernelTable<float> forward = {};  ///< rotations and attention, which are of floats for every T
-  decltype(&gemm<simd::portable, T>) multiply = nullptr;
-  decltype(&gemm_add<simd::portable, T>) multiply_add = nullptr;
+  const char* numerics = "";  ///< training_numerics_id_of them
+  index_t token_group = 1;    ///< tokens that add_weight_gradient() takes together
+  KernelTable<T> forward = {};
   decltype(&gemm_add_inputs<simd::portable, T>) multiply_add_inputs = nullptr;
   decltype(&ropewalk::add_weight_gradient<simd::portable, T>) add_weight_gradient = nullptr;
   decltype(&ropewalk::transpose_panel<simd::portable, T>) transpose_panel = nullptr;
   decltype(&ropewalk::round_panel<simd::portable>) round_panel = nullptr;
   decltype(&ropewalk::round_rows<simd::portable>) round_rows = nullptr;
-  decltype(&ropewalk::rmsnorm<simd::portable, T>) rmsnorm = nullptr;
   decltype(&ropewalk::rmsnorm_gradient<simd::portable>) rmsnorm_gradient = nullptr;
   decltype(&ropewalk::norm_weight_gradient<simd::portable>) norm_weight_gradient = nullptr;
   decltype(&ropewalk::swiglu<simd::portable, T>) swiglu = nullptr;
   decltype(&ropewalk::swiglu_gradient<simd::portable, T>) swiglu_gradient = nullptr;
-  decltype(&ropewalk::transpose_panels<simd::portable>) transpose_panels = nullptr;
-  decltype(&ropewalk::attend_backward<simd::portable, float>) attend_backward = nullptr;
+  decltype(&ropewalk::transpose_panels<simd::portable, T>) transpose_panels = nullptr;
+  decltype(&ropewalk::attend_backward<simd::portable, T>) attend_backward = nullptr;
   decltype(&ropewalk::head_nll_lse<simd::portable, T>) head_nll_lse = nullptr;
   decltype(&ropewalk::head_gradient<simd::portable, T>) head_gradient = nullptr;
   decltype(&ropewalk::adamw_update<simd::portable>) adamw_update = nullptr;
@@ -43,23 +47,20 @@ struct TrainingKernels {
 /// The table of instruction set Arch.
 template <simd::FusedInstructionSet Arch, class T = float>
 TrainingKernels<T> make_training_kernels() {
-  return {.numerics = numerics_id_of<Arch, T>,
+  return {.numerics = training_numerics_id_of<Arch, T>,
           .token_group = ropewalk::token_group<Arch, T>,
-          .forward = make_kernel_table<Arch>(),
-          .multiply = &gemm<Arch, T>,
-          .multiply_add = &gemm_add<Arch, T>,
+          .forward = make_kernel_table<Arch, T>(),
           .multiply_add_inputs = &gemm_add_inputs<Arch, T>,
           .add_weight_gradient = &ropewalk::add_weight_gradient<Arch, T>,
           .transpose_panel = &ropewalk::transpose_panel<Arch, T>,
           .round_panel = &ropewalk::round_panel<Arch>,
           .round_rows = &ropewalk::round_rows<Arch>,
-          .rmsnorm = &ropewalk::rmsnorm<Arch, T>,
           .rmsnorm_gradient = &ropewalk::rmsnorm_gradient<Arch>,
           .norm_weight_gradient = &ropewalk::norm_weight_gradient<Arch>,
           .swiglu = &ropewalk::swiglu<Arch, T>,
           .swiglu_gradient = &ropewalk::swiglu_gradient<Arch, T>,
-          .transpose_panels = &ropewalk::transpose_panels<Arch>,
-          .attend_backward = &ropewalk::attend_backward<Arch, float>,
+          .transpose_panels = &ropewalk::transpose_panels<Arch, T>,
+          .attend_backward = &ropewalk::attend_backward<Arch, T>,
           .head_nll_lse = &ropewalk::head_nll_lse<Arch, T>,
           .head_gradient = &ropewalk::head_gradient<Arch, T>,
           .adamw_update = &ropewalk::adamw_update<Arch>,
