@@ -56,6 +56,7 @@ requires simd::has_matrix_tiles<Arch> IsaTables make_isa_tables() {
                         .token_group = token_group<Arch, bf16>,
                         .multiply_add_inputs = &gemm_add_inputs<Arch, bf16>,
                         .add_weight_gradient = &add_weight_gradient<Arch, bf16>,
+                        .attend_backward = &attend_backward<Arch, bf16>,
                         .head_nll_lse = &head_nll_lse<Arch, bf16>,
                         .head_gradient = &head_gradient<Arch, bf16>},
           .fma_b16 = measure::fma_probe<Arch, bf16>()};
@@ -70,6 +71,7 @@ inline IsaTables with_matrix_tiles(IsaTables rest, const IsaTables& tiles) {
   rest.train_b16.forward = tiles.b16;
   rest.train_b16.multiply_add_inputs = tiles.train_b16.multiply_add_inputs;
   rest.train_b16.add_weight_gradient = tiles.train_b16.add_weight_gradient;
+  rest.train_b16.attend_backward = tiles.train_b16.attend_backward;
   rest.train_b16.head_nll_lse = tiles.train_b16.head_nll_lse;
   rest.train_b16.head_gradient = tiles.train_b16.head_gradient;
   return rest;

@@ -267,11 +267,11 @@ void compare_masks() {
   compare<T, Sums>(90, 2, 1, 16, OneBlind{});
 }
 
-template <class T>
+template <class T, class Arch = simd::native>
 void compare_packed() {
   const index_t tokens = 230, cut = 99, rest = tokens - cut;
   Problem<T> packed(tokens, 4, 2, 24);
-  packed.template run<simd::native>(
+  packed.template run<Arch>(
       make_block_plan(Causal{}, tokens, std::vector<std::int32_t>{0, cut, tokens}));
   Problem<T> alone(rest, 4, 2, 24);
   const auto tail = [&](const auto& x) {
@@ -280,7 +280,7 @@ void compare_packed() {
   };
   alone.q = tail(packed.q), alone.k = tail(packed.k);
   alone.v = tail(packed.v), alone.d_out = tail(packed.d_out);
-  alone.template run<simd::native>(make_block_plan(Causal{}, rest));
+  alone.template run<Arch>(make_block_plan(Causal{}, rest));
   CHECK(alone.dq == tail(packed.dq));
   CHECK(alone.dk == tail(packed.dk));
   CHECK(alone.dv == tail(packed.dv));
@@ -303,11 +303,13 @@ TEST_CASE("attention/backward: bf16 of every size are rounded where the formulas
 TEST_CASE("attention/backward: bf16 with key blocks, grouped heads, documents, windows, bits") {
   compare_masks<bf16>();
 }
-TEST_CASE("attention/backward: bf16 after a forward pass by matrix tiles") {
+TEST_CASE("attention/backward: bf16 by matrix tiles are rounded where the formulas are") {
+  compare_sizes<bf16, SumsOfTiles>();
   compare_masks<bf16, SumsOfTiles>();
 }
 TEST_CASE("attention/backward: bf16 of a document do not depend on what is packed beside it") {
   compare_packed<bf16>();
+  with_fastest_arch<SumsOfTiles>([]<class Arch>() { compare_packed<bf16, Arch>(); });
 }
 
 // What check() allows is less than any rounding makes, so that it sees one that is left out.

@@ -11,51 +11,6 @@ namespace ropewalk::inline ROPEWALK_ABI {
 
 namespace detail {
 
-/// c += A B for `columns` columns, at most the tile's. Where element (r, k) of A lies: `strides`;
-/// b: (depth / group, ldb, group). The chains of fma continue from c.
-template <class Arch, std::size_t Rows, std::size_t Vectors, class A, class B>
-[[gnu::noinline]] void continue_chain_tile(const A* a, TileStrides strides, const B* b, index_t ldb,
-                                           index_t depth, float* c, index_t ldc,
-                                           index_t columns) noexcept {
-  using V = simd::Floats<Arch>;
-  Accumulators<Arch, Rows, Vectors> acc;
-  if (columns >= column_of(Vectors)) {
-    acc.load(c, ldc);
-    multiply_tile<Arch>(a, strides, b, ldb, depth, FetchNothing{}, acc);
-    return acc.store(c, ldc);
-  }
-  ROPEWALK_UNROLL
-  for (std::size_t r = 0; r < Rows; ++r) {
-    ROPEWALK_UNROLL
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      acc.sum[r][v] = V::load_part(c + static_cast<index_t>(r) * ldc + column_of(v),
-                                   std::max<index_t>(columns - column_of(v), 0));
-    }
-  }
-  multiply_tile<Arch>(a, strides, b, ldb, depth, FetchNothing{}, acc);
-  ROPEWALK_UNROLL
-  for (std::size_t r = 0; r < Rows; ++r) {
-    ROPEWALK_UNROLL
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      acc.sum[r][v].store_part(c + static_cast<index_t>(r) * ldc + column_of(v),
-                               std::max<index_t>(columns - column_of(v), 0));
-    }
-  }
-}
-
-/// Chains over `columns` columns of c, as wide tiles as there are.
-template <class Arch, std::size_t Rows, class A, class B>
-[[gnu::always_inline]] inline void continue_chains(const A* a, TileStrides strides, const B* b,
-                                                   index_t ldb, index_t depth, float* c,
-                                                   index_t ldc, index_t columns) {
-  for_each_column_tile<Arch>(
-      round_up(columns, simd::lanes), [&](auto vectors,
-                                          index_t first) __attribute__((always_inline)) {
-        continue_chain_tile<Arch, Rows, vectors()>(a, strides, b + first * depth_group<B>, ldb,
-                                                   depth, c + first, ldc, columns - first);
-      });
-}
-
 /// The gradients of a segment under one key head.
 template <class Arch, class T>
 class BackwardPass {
@@ -123,7 +78,7 @@ class BackwardPass {
         if (!block_.look_at(range, keys)) continue;
         const index_t slot = segment_.key_base + k;
         block_.weigh(branch.keys.key_panel(key_head_, slot),
-                     call_.values.key_panel(key_head_, slot));
+                     call_.values.key_panel(key_head_, slot), products_);
         add_d_queries(branch, slot, &branch.d_queries(block.queries.begin, h, 0));
         add_over_rows(keys, block_.weights_and_d_output(), call_.d_values);
         add_over_rows(keys, block_.d_scores_and_queries(), branch.d_keys);
@@ -139,32 +94,30 @@ class BackwardPass {
       const index_t width = branch.keys.value_width(p), channel = p * panel_width;
       const T* keys = branch.keys.value_panel(key_head_, p, slot);
       for (const RowTile& tile : block_.tiles()) {
-        const index_t first = tile.seen.begin / Block::pair * Block::pair;
-        with_rows<Arch>(tile, [&](auto rows) {
-          continue_chains<Arch, rows()>(block_.d_scores(tile.row) + first,
-                                        {backward_stride, Block::pair}, keys + first * width, width,
-                                        round_up(tile.seen.end - first, Block::pair),
-                                        d_queries + tile.row * stride + channel, stride,
-                                        std::min(head_dim_ - channel, width));
-        });
+        const index_t first = tile.seen.begin / Block::together * Block::together;
+        products_.add(
+            block_.d_scores(tile.row) + first, {backward_stride, depth_group<T>}, tile.rows,
+            keys + first * width, width, round_up(tile.seen.end - first, Block::together),
+            d_queries + tile.row * stride + channel, stride, std::min(head_dim_ - channel, width));
       }
     }
+    products_.store();
   }
 
   /// Rows of `to`, one a key, += left^T right, over the rows that see some of a tile's keys.
   void add_over_rows(Interval keys, const typename Block::OverRows& with,
                      const TensorView<float, 3>& to) {
-    for_each_row_tile<Arch>(keys.size(), [&](auto tile_keys, index_t key) {
-      const Interval rows = block_.rows_that_see({key, key + static_cast<index_t>(tile_keys())});
+    for_each_tile_of_rows<Arch, T>(keys.size(), [&](index_t key, index_t count) {
+      const Interval rows = block_.rows_that_see({key, key + count});
       if (rows.empty()) return;
       for (index_t channel = 0; channel < head_dim_; channel += panel_width) {
-        continue_chains<Arch, tile_keys()>(
-            with.left_from(rows.begin, key), with.left_strides,
-            with.right_from(rows.begin, channel), with.padded, rows.size(),
-            &to(segment_.queries.begin + keys.begin + key, key_head_, channel), to.stride(0),
-            std::min(head_dim_ - channel, panel_width));
+        products_.add(with.left_from(rows.begin, key), with.left_strides, count,
+                      with.right_from(rows.begin, channel), with.padded, rows.size(),
+                      &to(segment_.queries.begin + keys.begin + key, key_head_, channel),
+                      to.stride(0), std::min(head_dim_ - channel, panel_width));
       }
     });
+    products_.store();
   }
 
   const AttentionGradientCall<T>& call_;
@@ -174,6 +127,7 @@ class BackwardPass {
   index_t key_head_;
   index_t head_dim_;
   Block block_;
+  typename Block::Products products_;
 };
 
 }  // namespace detail
@@ -197,7 +151,8 @@ index_t attend_backward_scratch_size(index_t head_dim) {
 ///
 /// Canonical arithmetic: each element is one fma chain, dQ over keys ascending, dK and dV over the
 /// heads of the group and their queries ascending; for bf16 over pairs of keys, or of queries, from
-/// the segment's first ones on, the odd one first. What is not visible adds zeros.
+/// the segment's first ones on, the odd one first; by matrix tiles over groups of 32 of them
+/// (simd/matrix_tiles.hpp). What is not visible adds zeros.
 ///
 /// **Cost:** 10 D flops per visible (query, key) pair and head, rounded up to row tiles and
 /// vectors.

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "ropewalk/attention/backward_call.hpp"
-#include "ropewalk/attention/row_tiles.hpp"
+#include "ropewalk/attention/backward_products.hpp"
 #include "ropewalk/core/elementary.hpp"
 
 namespace ropewalk::inline ROPEWALK_ABI::detail {
@@ -20,6 +20,9 @@ namespace ropewalk::inline ROPEWALK_ABI::detail {
 /// Free: results do not depend on it.
 inline constexpr index_t backward_keys = 128;
 inline constexpr index_t backward_stride = backward_keys + simd::lanes;
+
+/// Row stride of weights that are transposed: rows of a query block, and a line more.
+inline constexpr index_t transposed_stride = query_block + simd::tile_depth;
 
 /// Whether an operand has a form for products along its rows, and another one for those over rows.
 template <class T>
@@ -33,22 +36,28 @@ struct BackwardScratch {
   index_t padded() const { return spread_stride(head_dim); }
   index_t rows() const { return query_block * padded(); }
   static constexpr index_t weights() { return query_block * backward_stride; }
+  /// Weights, or gradients of scores, transposed for matrix tiles.
+  static constexpr index_t transposed() { return backward_keys * transposed_stride / 2; }
   index_t size() const {
-    return has_two_forms<T> ? 4 * rows() + 3 * weights() : 2 * (rows() + weights());
+    return has_two_forms<T> ? 4 * rows() + 3 * weights() + 2 * transposed()
+                            : 2 * (rows() + weights());
   }
 };
 
 /// For float, an operand is one matrix. For bf16 it is rounded, and for products over rows two rows
 /// are put side by side, the first of them even (simd::pair_rows): where kernels multiply floats,
-/// these are two rows that changed places.
+/// these are two rows that changed places. Matrix tiles take left operands of products over rows
+/// transposed.
 template <class Arch, class T>
 class BackwardBlock {
   using V = simd::Floats<Arch>;
 
  public:
-  using Element = simd::Multiplied<Arch, T>;
+  using Products = BackwardProducts<Arch, T>;
+  using Element = typename Products::Element;
+  static constexpr bool by_matrix_tiles = simd::takes_matrix_tiles<Arch, T>;
   /// Rows that sums over rows take together, and keys that sums over keys do.
-  static constexpr index_t pair = depth_group<T>;
+  static constexpr index_t together = Products::together;
   /// Rows that lie side by side in an operand of products over rows.
   static constexpr index_t group = depth_group<Element>;
 
@@ -68,7 +77,12 @@ class BackwardBlock {
     }
     weights_ = take(BackwardScratch<T>::weights());
     d_scores_ = take(BackwardScratch<T>::weights());
-    d_scores_along_ = reinterpret_cast<Element*>(has_two_forms<T> ? scratch : d_scores_);
+    d_scores_along_ = reinterpret_cast<Element*>(
+        has_two_forms<T> ? take(BackwardScratch<T>::weights()) : d_scores_);
+    if constexpr (by_matrix_tiles) {
+      weights_transposed_ = reinterpret_cast<T*>(take(BackwardScratch<T>::transposed()));
+      d_scores_transposed_ = reinterpret_cast<T*>(take(BackwardScratch<T>::transposed()));
+    }
   }
 
   /// Goes on to the rows of a block that attended as head `head`.
@@ -101,8 +115,7 @@ class BackwardBlock {
     range_ = &range;
     keys_ = keys;
     num_tiles_ = 0;
-    for_each_row_tile<Arch>(rows_, [&](auto tile_rows, index_t row) {
-      const auto count = static_cast<index_t>(tile_rows());
+    for_each_tile_of_rows<Arch, T>(rows_, [&](index_t row, index_t count) {
       Interval seen{keys.size(), 0};
       for (index_t i = 0; i < count; ++i) {
         const Interval columns =
@@ -116,9 +129,10 @@ class BackwardBlock {
     return num_tiles_ > 0;
   }
   /// Makes weights and d_scores of the keys in the panels from these on.
-  void weigh(const T* keys, const T* values) {
-    score(queries_.along, keys, weights_);
-    score(d_output_.along, values, d_scores_);
+  void weigh(const T* keys, const T* values, Products& products) {
+    score(queries_.along, keys, weights_, products);
+    score(d_output_.along, values, d_scores_, products);
+    products.store();
     for (index_t r = seen_rows().begin; r < seen_rows().end; ++r) {
       weigh(r, weights_ + r * backward_stride, d_scores_ + r * backward_stride);
     }
@@ -131,7 +145,8 @@ class BackwardBlock {
     const RowTile& last = tiles_[num_tiles_ - 1];
     return {tiles_[0].row, last.row + last.rows};
   }
-  /// From the first row that sees some of these keys to the last one, in whole pairs.
+  /// From the first row that sees some of these keys to the last one, and what sums take together
+  /// with these.
   Interval rows_that_see(Interval keys) const {
     Interval rows = seen_rows();
     if (range_->cover != KeyRange::Cover::full) {
@@ -141,45 +156,61 @@ class BackwardBlock {
       while (!rows.empty() && !sees(rows.begin)) ++rows.begin;
       while (!rows.empty() && !sees(rows.end - 1)) --rows.end;
     }
-    return rows.empty() ? Interval{} : Interval{rows.begin / pair * pair, round_up(rows.end, pair)};
+    if (rows.empty()) return {};
+    return {rows.begin / together * together, round_up(rows.end, together)};
   }
 
   /// Gradients of scores for products along keys: (rows, keys), row stride backward_stride.
   const Element* d_scores(index_t row) const { return d_scores_along_ + row * backward_stride; }
 
-  /// An operand of products over rows, from a row on, the first of a pair: weights or d_scores as
-  /// the left one (elements of keys are `group` apart), d_output or queries as the right one.
+  /// The operands of a product over rows: weights or d_scores, keys by rows, and d_output or
+  /// queries, rows by channels.
   struct OverRows {
-    const float* left;
+    const Element* left;
     const Element* right;
     index_t padded;
 
-    static constexpr TileStrides left_strides{
-        group, backward_stride* group* static_cast<index_t>(sizeof(float) / sizeof(Element))};
+    /// How far it is from a key to the next one, and from rows that are taken together.
+    static constexpr TileStrides left_strides =
+        by_matrix_tiles
+            ? TileStrides{transposed_stride, 2}
+            : TileStrides{group, group* backward_stride* index_t{sizeof(float) / sizeof(Element)}};
+    /// From a row on, the first of those that are taken together.
     const Element* left_from(index_t row, index_t key) const {
-      return reinterpret_cast<const Element*>(left + row * backward_stride) + key * group;
+      return left + key * left_strides.row +
+             (by_matrix_tiles ? row : row / group * left_strides.step);
     }
     const Element* right_from(index_t row, index_t channel) const {
       return right + row * padded + channel * group;
     }
   };
-  OverRows weights_and_d_output() const { return {weights_, d_output_.over, padded_}; }
-  OverRows d_scores_and_queries() const { return {d_scores_, queries_.over, padded_}; }
+  OverRows weights_and_d_output() const {
+    return {left_of(weights_, weights_transposed_), d_output_.over, padded_};
+  }
+  OverRows d_scores_and_queries() const {
+    return {left_of(d_scores_, d_scores_transposed_), queries_.over, padded_};
+  }
 
  private:
+  static const Element* left_of(const float* in_place, const T* transposed) {
+    return reinterpret_cast<const Element*>(by_matrix_tiles ? static_cast<const void*>(transposed)
+                                                            : in_place);
+  }
+
   /// The block's rows of the present head, padded with zeros.
   template <class S>
   void load(const TensorView<const S, 3>& from, const Rows& to) const {
-    for (index_t r = 0; r < round_up(rows_, pair); ++r) {
+    const index_t end = round_up(rows_, together);
+    for (index_t r = 0; r < end; ++r) {
       const index_t left = r < rows_ ? head_dim_ : 0;
       const S* row = &from(block_->queries.begin + std::min(r, rows_ - 1), head_, 0);
       for (index_t c = 0; c < head_dim_; c += simd::lanes) {
-        simd::store_multiplied<Arch, T>(to.along + r * padded_ + c,
-                                        simd::load_widened_part<Arch>(row + c, left - c));
+        simd::store_operand<Arch, T>(to.along + r * padded_ + c,
+                                     simd::load_widened_part<Arch>(row + c, left - c));
       }
     }
     if constexpr (has_two_forms<T>) {
-      for (index_t r = 0; r < rows_; r += pair) {
+      for (index_t r = 0; r < end; r += 2) {
         const Element* even = to.along + r * padded_;
         for (index_t c = 0; c < head_dim_; c += simd::lanes) {
           simd::pair_rows<Arch>(even + c, even + padded_ + c, to.over + r * padded_ + c * group,
@@ -190,17 +221,14 @@ class BackwardBlock {
   }
 
   /// scores = rows x panels, where tiles see something.
-  void score(const Element* rows, const T* panel, float* scores) const {
-    const index_t depth = round_up(head_dim_, pair);
+  void score(const Element* rows, const T* panel, float* scores, Products& products) const {
+    const index_t depth = round_up(head_dim_, depth_group<T>);
     for (index_t c = 0; c < backward_keys; c += panel_width, panel += panel_width * depth) {
       for (const RowTile& tile : tiles()) {
         const index_t columns = std::min(round_up(tile.seen.end, lane_count) - c, panel_width);
         if (columns <= 0 || tile.seen.begin >= c + panel_width) continue;
-        with_rows<Arch>(tile, [&](auto tile_rows) {
-          score_panel<Arch, tile_rows()>(rows + tile.row * padded_, padded_, panel, depth, columns,
-                                         FetchNothing{}, scores + tile.row * backward_stride + c,
-                                         backward_stride);
-        });
+        products.score(rows + tile.row * padded_, padded_, tile.rows, panel, depth, columns,
+                       scores + tile.row * backward_stride + c, backward_stride);
       }
     }
   }
@@ -208,7 +236,7 @@ class BackwardBlock {
   /// Scores become weights, and gradients of weights those of scores; what the row does not see is
   /// zero.
   void weigh(index_t r, float* p, float* d) const {
-    const index_t end = round_up(keys_.size(), lane_count);
+    const index_t end = weighed_keys();
     const Interval seen = visible_[r];
     const Interval hull{seen.begin / lane_count * lane_count,
                         seen.empty() ? 0 : round_up(seen.end, lane_count)};
@@ -274,36 +302,67 @@ class BackwardBlock {
     }
   }
 
-  /// Rounds weights and d_scores, each in its place for products over rows, and d_scores once more
-  /// for those along keys. An odd last row is paired with zeros.
+  /// Keys whose weights are made, or are zero.
+  index_t weighed_keys() const { return round_up(keys_.size(), std::max(lane_count, together)); }
+
+  /// Rounds weights and d_scores for products over rows, and d_scores once more for those along
+  /// keys. Rows that are missing to those that are taken together are zeros.
   void make_forms() const {
-    const index_t end = round_up(keys_.size(), lane_count);
-    const Interval rows = seen_rows();
-    for (index_t r = rows.begin; r < rows.end; r += pair) {
-      float *p = weights_ + r * backward_stride, *d = d_scores_ + r * backward_stride;
-      Element* along = d_scores_along_ + r * backward_stride;
-      if (r + 1 == rows.end) {
-        std::fill_n(p + backward_stride, end, 0.0f);
-        std::fill_n(d + backward_stride, end, 0.0f);
-      }
+    const index_t end = weighed_keys();
+    const Interval rows{seen_rows().begin, round_up(seen_rows().end, together)};
+    for (index_t r = seen_rows().end; r < rows.end; ++r) {
+      std::fill_n(weights_ + r * backward_stride, end, 0.0f);
+      std::fill_n(d_scores_ + r * backward_stride, end, 0.0f);
+    }
+    for (index_t r = rows.begin; r < rows.end; r += 2 * pairs_at_once) {
       for (index_t c = 0; c < end; c += simd::lanes) {
-        const V even = V::load(d + c), odd = V::load(d + backward_stride + c);
-        simd::pair_rows<Arch>(p + c, p + backward_stride + c,
-                              reinterpret_cast<Element*>(p) + c * group, backward_stride);
-        simd::pair_rows(even, odd, reinterpret_cast<Element*>(d) + c * group, backward_stride);
-        simd::store_multiplied<Arch, T>(along + c, even);
-        simd::store_multiplied<Arch, T>(along + backward_stride + c, odd);
+        if constexpr (by_matrix_tiles) {
+          make_transposed_forms(r, c);
+        } else {
+          float* p = weights_ + r * backward_stride;
+          float* d = d_scores_ + r * backward_stride;
+          make_forms(r, c, reinterpret_cast<Element*>(p) + c * group,
+                     reinterpret_cast<Element*>(d) + c * group);
+        }
       }
     }
+  }
+  static constexpr index_t pairs_at_once = by_matrix_tiles ? simd::lanes : 1;
+
+  /// Of two rows and 16 keys; those for products over rows go to p and d, which may be the rows.
+  [[gnu::always_inline]] void make_forms(index_t row, index_t key, Element* p, Element* d) const {
+    const index_t even = row * backward_stride + key, odd = even + backward_stride;
+    const V first = V::load(d_scores_ + even), second = V::load(d_scores_ + odd);
+    simd::pair_rows<Arch>(weights_ + even, weights_ + odd, p, backward_stride);
+    simd::pair_rows(first, second, d, backward_stride);
+    simd::store_operand<Arch, T>(d_scores_along_ + even, first);
+    simd::store_operand<Arch, T>(d_scores_along_ + odd, second);
+  }
+  /// Of 32 rows and 16 keys, transposed.
+  void make_transposed_forms(index_t row, index_t key) const {
+    struct Pair {
+      T even, odd;
+    };
+    alignas(storage_alignment) Pair p[simd::lanes * simd::lanes], d[simd::lanes * simd::lanes];
+    for (index_t i = 0; i < simd::lanes; ++i) {
+      make_forms(row + 2 * i, key, &p[i * simd::lanes].even, &d[i * simd::lanes].even);
+    }
+    const index_t to = key * transposed_stride + row;
+    simd::transpose_16x16<Arch>(p, simd::lanes, reinterpret_cast<Pair*>(weights_transposed_ + to),
+                                transposed_stride / 2);
+    simd::transpose_16x16<Arch>(d, simd::lanes, reinterpret_cast<Pair*>(d_scores_transposed_ + to),
+                                transposed_stride / 2);
   }
 
   const BlockPlan& plan_;
   index_t head_dim_;
   index_t padded_;
   Rows queries_, d_output_;
-  float* weights_;           ///< (rows, backward_stride), at last as OverRows
-  float* d_scores_;          ///< (rows, backward_stride), at last as OverRows
-  Element* d_scores_along_;  ///< (rows, backward_stride)
+  float* weights_;                    ///< (rows, backward_stride); at last for products over rows
+  float* d_scores_;                   ///< (rows, backward_stride); at last for products over rows
+  Element* d_scores_along_;           ///< (rows, backward_stride)
+  T* weights_transposed_ = nullptr;   ///< (keys, transposed_stride)
+  T* d_scores_transposed_ = nullptr;  ///< (keys, transposed_stride)
   const QueryBlock* block_ = nullptr;
   const KeyRange* range_ = nullptr;
   Interval keys_{};

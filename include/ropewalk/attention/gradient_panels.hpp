@@ -28,7 +28,8 @@ void transpose_panels(const KeyValuePanels<T>& from, index_t head, index_t slot,
       for (index_t t = 0; t < panel_width; t += lanes) {
         const index_t at = c * panel_width + t * group;
         simd::transpose_grouped_16x16<Arch>(keys + at, panel_width, key_rows + t * width, width);
-        simd::transpose_grouped_16x16<Arch>(values + t * width, width, value_columns + at, panel_width);
+        simd::transpose_grouped_16x16<Arch>(values + t * width, width, value_columns + at,
+                                            panel_width);
       }
       continue;
     }

@@ -140,10 +140,10 @@ template <class Arch>
   }
 }
 
-/// Writes 16 floats, rounded to T, as left operands of kernels whose right ones are stored as T.
-template <class Arch, class T>
-[[gnu::always_inline]] inline void store_multiplied(Multiplied<Arch, T>* out, Floats<Arch> x) {
-  if constexpr (std::is_same_v<Multiplied<Arch, T>, T>) {
+/// Writes 16 floats, rounded to T, as elements that may be wider.
+template <class Arch, class T, class Element>
+[[gnu::always_inline]] inline void store_operand(Element* out, Floats<Arch> x) {
+  if constexpr (std::is_same_v<Element, T>) {
     store_rounded<Arch>(out, x);
   } else {
     rounded_to_bf16(x).store(out);
