@@ -81,6 +81,20 @@ constexpr bool stay_cached(index_t elements, index_t rows) {
   return rows > gemm_rows && elements * static_cast<index_t>(sizeof(T)) <= kept_bytes;
 }
 
+/// What the tiles of panel j ask for, as many lines as a panel has: the next panel, of the next
+/// rows the first; or of weights that stay cached these rows, `next_rows` of them, in parts by the
+/// last panels. Null: nothing.
+template <class Arch, class T>
+const T* read_after(const PackedMatrix<T>& w, index_t j, bool kept, const T* next_a, index_t lda,
+                    index_t next_rows) {
+  const index_t left = w.num_panels() - j;
+  if (!kept) return left > 1 ? w.panel(j + 1) : next_rows > 0 ? w.panel(0) : nullptr;
+  if (GemmTile<Arch>::fetches_rows || w.depth() > gemm_depth<T> || next_rows <= 0) return nullptr;
+  const index_t part = w.depth() * panel_width;
+  const index_t parts = (next_rows * lda + part - 1) / part;
+  return left <= parts ? next_a + (parts - left) * part : nullptr;
+}
+
 }  // namespace detail
 
 /// Visits A W^T: epilogue(row, output, sums) for 16 outputs at a time. Outputs beyond w.outputs()
@@ -92,14 +106,12 @@ void multiply_packed(const T* a, index_t lda, index_t rows, const PackedMatrix<T
   const bool kept = detail::stay_cached<T>(w.storage_size(), rows);
   for (index_t first = 0; first < rows; first += rows_at_once<Arch, T>) {
     const index_t count = std::min(rows_at_once<Arch, T>, rows - first);
+    const index_t next_rows = std::min(rows_at_once<Arch, T>, rows - first - count);
+    const T* block = a + first * lda;
     for (index_t j = 0; j < w.num_panels(); ++j) {
-      const bool ends = j + 1 == w.num_panels();
-      const T* next = kept                   ? nullptr
-                      : !ends                ? w.panel(j + 1)
-                      : first + count < rows ? w.panel(0)
-                                             : nullptr;
-      multiply_panel(a + first * lda, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
-                     PanelEpilogue<Epilogue>{epilogue, first, j * panel_width}, next);
+      multiply_panel(block, lda, count, w.panel(j), w.width_of_panel(j), w.depth(),
+                     PanelEpilogue<Epilogue>{epilogue, first, j * panel_width},
+                     detail::read_after<Arch>(w, j, kept, block + count * lda, lda, next_rows));
     }
   }
 }

@@ -22,8 +22,9 @@ struct GemmTile {
     if (register_width == 8 && tile_rows <= 2) return 4 / tile_rows;
     return register_width == 4 && tile_rows <= 2 ? 2 : vectors;
   }
-  /// Whether it pays to ask for the next rows of A. With 6 x 16, rows are asked for as often as 16
-  /// columns pass, which takes 2 % (benchmarks/README.md, Milan).
+  /// Whether it pays that each tile asks for the next rows of A. With 6 x 16, rows are asked for as
+  /// often as 16 columns pass, which takes 2 % (benchmarks/README.md, Milan); there tiles of the
+  /// last panels ask for the rows that pass over the panels next.
   static constexpr bool fetches_rows = vectors > 1;
 };
 
