@@ -10,9 +10,10 @@ namespace ropewalk::inline ROPEWALK_ABI {
 /// Rows of A and B that the caller of gemm_tn() multiplies next. They are fetched meanwhile, since
 /// a tile reads a few elements of each row, of which no processor guesses the next.
 struct NextRows {
-  const float* a = nullptr;  ///< lines of 16 elements, one after the other
+  const void* a = nullptr;  ///< lines, one after the other
   index_t a_lines = 0;
-  const float* b = nullptr;  ///< row stride as B's, the first 64 columns
+  const float* b = nullptr;  ///< the first 64 columns
+  index_t ldb = 0;
   index_t b_rows = 0;
 };
 
@@ -21,17 +22,15 @@ namespace detail {
 /// A line of a, and 16 columns of b, in each run of steps.
 struct FetchRows {
   static constexpr bool with_every_step = false;
-  const float* a;
-  const float* b;
-  index_t ldb;
+  NextRows rows;
   index_t runs;  ///< before the tile
 
   [[gnu::always_inline]] void operator()(index_t i) const {
     const index_t line = runs + i;
-    __builtin_prefetch(a + line * lane_count, 0, 2);
-    __builtin_prefetch(b + line / 4 * ldb + line % 4 * lane_count, 0, 2);
+    FetchLines{rows.a}(line);
+    __builtin_prefetch(rows.b + line / 4 * rows.ldb + line % 4 * lane_count, 0, 2);
   }
-  FetchRows next(index_t more) const { return {a, b, ldb, runs + more}; }
+  FetchRows next(index_t more) const { return {rows, runs + more}; }
 };
 
 /// A run of tiles, one below the other. fetch: of the first.
@@ -83,7 +82,7 @@ void gemm_tn(const T* a, index_t lda, const T* b, index_t ldb, index_t rows, ind
       };
       const index_t left = std::max<index_t>(fetching - runs, 0);
       const index_t asking = std::min(tiles, (left + runs_of_one - 1) / runs_of_one);
-      if (asking > 0) add(0, asking, detail::FetchRows{next.a, next.b, ldb, runs});
+      if (asking > 0) add(0, asking, detail::FetchRows{next, runs});
       if (asking < tiles) add(asking, tiles - asking, detail::FetchNothing{});
       runs += tiles * runs_of_one;
     });

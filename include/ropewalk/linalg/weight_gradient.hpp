@@ -47,24 +47,44 @@ void pair_tokens(const X* x, index_t ldx, index_t tokens, index_t columns, Eleme
   }
 }
 
-/// add_weight_gradient() of bf16 operands.
+/// add_weight_gradient() of bf16 operands, for up to gradient_panels panels.
 template <class Arch>
 void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
-                         index_t inputs, index_t width, float* gradient) noexcept {
+                         PackedMatrix<float>& gradient, Interval panels) noexcept {
   using Element = simd::Multiplied<Arch, bf16>;
   constexpr index_t group = depth_group<Element>;
-  alignas(storage_alignment) Element left[paired_tokens * paired_columns];
-  alignas(storage_alignment) Element right[paired_tokens * panel_width];
-  static_assert(paired_tokens % 2 == 0 && group <= 2);
+  constexpr index_t most = group == 2 ? paired_tokens : gradient_tokens;
+  static_assert(most % 2 == 0 && group <= 2);
+  alignas(storage_alignment) Element left[most * paired_columns];
+  alignas(storage_alignment) Element right[gradient_panels][most * panel_width];
   const simd::FlushSubnormals flush(true);  // as the dot product of pairs does
-  for (index_t first = 0; first < tokens; first += paired_tokens) {
-    const index_t count = std::min(paired_tokens, tokens - first);
-    pair_tokens<Arch>(dy + first * lddy, lddy, count, width, right, panel_width);
-    for (index_t k = 0; k < inputs; k += paired_columns) {
-      const index_t rows = std::min(paired_columns, inputs - k);
+  for (index_t first = 0; first < tokens; first += most) {
+    const index_t count = std::min(most, tokens - first);
+    const index_t next_rows = std::min(most, tokens - first - count);
+    const bf16* const next_x = x + (first + count) * ldx;
+    const float* const next_dy = dy + (first + count) * lddy;
+    for (index_t j = 0; j < panels.size(); ++j) {
+      pair_tokens<Arch>(dy + first * lddy + j * panel_width, lddy, count,
+                        gradient.width_of_panel(panels.begin + j), right[j], panel_width);
+    }
+    for (index_t k = 0; k < gradient.inputs(); k += paired_columns) {
+      const index_t rows = std::min(paired_columns, gradient.inputs() - k);
       pair_tokens<Arch>(x + first * ldx + k, ldx, count, rows, left, paired_columns);
-      gemm_tn<Arch>(left, paired_columns, right, panel_width, rows, width, round_up(count, 2),
-                    gradient + k * width, width);
+      for (index_t j = 0; j < panels.size(); ++j) {
+        const index_t width = gradient.width_of_panel(panels.begin + j);
+        // The next block's rows, in as many parts as there are products of this one.
+        const index_t part = k / paired_columns,
+                      parts = (gradient.inputs() - 1) / paired_columns + 1;
+        const index_t lines = next_rows * ldx / (2 * lane_count) / (parts * panels.size());
+        const index_t part_rows = (next_rows + parts - 1) / parts;
+        const NextRows next{.a = next_x + (part * panels.size() + j) * lines * 2 * lane_count,
+                            .a_lines = lines,
+                            .b = next_dy + part * part_rows * lddy + j * panel_width,
+                            .ldb = lddy,
+                            .b_rows = part_rows};
+        gemm_tn<Arch>(left, paired_columns, right[j], panel_width, rows, width, round_up(count, 2),
+                      gradient.panel(panels.begin + j) + k * width, width, next);
+      }
     }
   }
 }
@@ -131,16 +151,15 @@ inline constexpr index_t token_group =
 template <class Arch, class T>
 void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy, index_t tokens,
                          PackedMatrix<float>& gradient, Interval panels) noexcept {
-  const index_t inputs = gradient.inputs();
-  if constexpr (simd::takes_matrix_tiles<Arch, T>) {
-    for (index_t j = panels.begin; j < panels.end; j += gradient_panels) {
-      detail::add_tiled_gradient<Arch>(x, ldx, dy + (j - panels.begin) * panel_width, lddy, tokens,
-                                       gradient, {j, std::min(panels.end, j + gradient_panels)});
-    }
-  } else if constexpr (std::is_same_v<T, bf16>) {
-    for (index_t j = panels.begin; j < panels.end; ++j, dy += panel_width) {
-      detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, inputs,
-                                        gradient.width_of_panel(j), gradient.panel(j));
+  if constexpr (std::is_same_v<T, bf16>) {
+    constexpr index_t some_columns = gradient_panels * panel_width;
+    for (index_t j = panels.begin; j < panels.end; j += gradient_panels, dy += some_columns) {
+      const Interval some{j, std::min(panels.end, j + gradient_panels)};
+      if constexpr (simd::takes_matrix_tiles<Arch, T>) {
+        detail::add_tiled_gradient<Arch>(x, ldx, dy, lddy, tokens, gradient, some);
+      } else {
+        detail::add_paired_gradient<Arch>(x, ldx, dy, lddy, tokens, gradient, some);
+      }
     }
   } else {
     // All panels read a block of tokens before the next one, which is fetched meanwhile, by each
@@ -157,9 +176,10 @@ void add_weight_gradient(const T* x, index_t ldx, const float* dy, index_t lddy,
           next = {.a = x + (first + count) * ldx + j * lines * lane_count,
                   .a_lines = lines,
                   .b = from + count * lddy,
+                  .ldb = lddy,
                   .b_rows = rows};
         }
-        gemm_tn<Arch>(x + first * ldx, ldx, from, lddy, inputs, width, count,
+        gemm_tn<Arch>(x + first * ldx, ldx, from, lddy, gradient.inputs(), width, count,
                       gradient.panel(panels.begin + j), width, next);
       }
     }
