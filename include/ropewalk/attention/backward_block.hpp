@@ -58,6 +58,7 @@ class BackwardBlock {
   static constexpr bool by_matrix_tiles = simd::takes_matrix_tiles<Arch, T>;
   /// Rows that sums over rows take together, and keys that sums over keys do.
   static constexpr index_t together = Products::together;
+  static_assert(query_block % together == 0 && backward_keys % together == 0);
   /// Rows that lie side by side in an operand of products over rows.
   static constexpr index_t group = depth_group<Element>;
 
