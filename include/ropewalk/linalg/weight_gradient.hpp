@@ -55,8 +55,9 @@ void add_paired_gradient(const bf16* x, index_t ldx, const float* dy, index_t ld
   constexpr index_t group = depth_group<Element>;
   constexpr index_t most = group == 2 ? paired_tokens : gradient_tokens;
   static_assert(most % 2 == 0 && group <= 2);
-  alignas(storage_alignment) Element left[most * paired_columns];
-  alignas(storage_alignment) Element right[gradient_panels][most * panel_width];
+  alignas(storage_alignment) Element left[static_cast<std::size_t>(most * paired_columns)];
+  alignas(storage_alignment)
+      Element right[gradient_panels][static_cast<std::size_t>(most * panel_width)];
   const simd::FlushSubnormals flush(true);  // as the dot product of pairs does
   for (index_t first = 0; first < tokens; first += most) {
     const index_t count = std::min(most, tokens - first);
