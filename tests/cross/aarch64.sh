@@ -25,7 +25,7 @@ done
 
 objects=()
 for source in main simd/test_simd simd/test_pairs simd/test_math linalg/test_linalg \
-  attention/test_attention attention/test_attention_bits; do
+  attention/test_attention attention/test_attention_bits attention/test_attend_backward; do
   echo "compiling tests/$source.cpp" >&2
   object="$out/$(basename "$source").o"
   "${cross[@]}" -c "$root/tests/$source.cpp" -o "$object"
