@@ -10,6 +10,7 @@
 #include "ropewalk/attention/masks.hpp"
 
 #include "support/arches.hpp"
+#include "support/kernel_exp2.hpp"
 #include "support/random.hpp"
 
 using namespace ropewalk;
@@ -19,14 +20,9 @@ namespace {
 /// Where bf16 is rounded besides the operands, which are given rounded.
 enum class Place { weights, output, d_output, backward_weights, d_scores, nothing };
 
-/// 2^x; for bf16 by the kernels' polynomial, which is 1.45e-4 off: weights must be rounded alike.
 template <class T>
 double power_of_two_of(double x) {
-  if (std::is_same_v<T, float>) return std::exp2(x);
-  const double n = std::nearbyint(x);
-  double poly = 0;
-  for (const float c : simd::exp2_degree_3) poly = poly * (x - n) + static_cast<double>(c);
-  return std::ldexp(poly, static_cast<int>(n));
+  return std::is_same_v<T, float> ? std::exp2(x) : kernel_exp2(x);
 }
 
 /// Queries, keys, values and a gradient of the output, and what the kernels and the formulas make

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "ropewalk/oracle/llama_gradient.hpp"
-#include "ropewalk/simd/math.hpp"
 
+#include "support/kernel_exp2.hpp"
 #include "train/training_problem.hpp"
 
 namespace ropewalk {
@@ -118,13 +118,6 @@ class RoundedOracle {
     return {rounded(query_factor() * q, Rounded::queries), rounded(k, Rounded::keys),
             rounded(projected.rightCols(kv), Rounded::values)};
   }
-  /// 2^x by the kernels' polynomial, which is 1.45e-4 off: weights must be rounded alike.
-  static double power_of_two(double x) {
-    const double n = std::nearbyint(x);
-    double poly = 0;
-    for (const float c : simd::exp2_degree_3) poly = poly * (x - n) + static_cast<double>(c);
-    return std::ldexp(poly, static_cast<int>(n));
-  }
   /// For each head f(first channel in q, that in k and v, weights not yet divided by sums): (N, N).
   template <class F>
   void for_each_head(const Operands& in, const F& f) const {
@@ -139,7 +132,7 @@ class RoundedOracle {
           if (mask.visible(i, j)) largest = std::max(largest, w(i, j));
         }
         for (index_t j = 0; j < tokens; ++j) {
-          w(i, j) = mask.visible(i, j) ? power_of_two(w(i, j) - std::nearbyint(largest)) : 0;
+          w(i, j) = mask.visible(i, j) ? kernel_exp2(w(i, j) - std::nearbyint(largest)) : 0;
         }
       }
       f(h * dim, shared, w);

@@ -96,10 +96,10 @@ class MatrixTileProducts {
     }
     // What lies beside these columns is not to be written.
     alignas(storage_alignment) float sums[simd::tile_block * panel_width] = {};
+    tiles_.store();
     for (index_t r = 0; r < rows; ++r) {
       std::copy_n(c + r * ldc, columns, sums + r * panel_width);
     }
-    tiles_.store();
     tiles_.multiply(a, strides.row, rows, b, ldb, round_up(columns, simd::lanes), depth, true, sums,
                     panel_width);
     tiles_.store();
