@@ -265,11 +265,7 @@ class BackwardBlock {
         V x[N];
         ROPEWALK_UNROLL
         for (std::size_t i = 0; i < N; ++i) x[i] = V::load(p + c + column_of(i));
-        if constexpr (std::is_same_v<T, float>) {
-          simd::exp2_from(x, reference, simd::exp2_degree_5);
-        } else {
-          simd::exp2_from(x, reference, simd::exp2_degree_3);
-        }
+        weights_from<T>(x, reference);
         ROPEWALK_UNROLL
         for (std::size_t i = 0; i < N; ++i) {
           const V weight = x[i] * factor;

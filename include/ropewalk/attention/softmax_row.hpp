@@ -44,6 +44,17 @@ template <class Arch>
   return max_lane(largest);
 }
 
+/// simd::exp2_from() as precise as weights of T are kept.
+template <class T, class Arch, std::size_t Vectors>
+[[gnu::always_inline]] inline void weights_from(simd::Floats<Arch> (&x)[Vectors],
+                                                const simd::Exp2Reference<Arch>& reference) {
+  if constexpr (std::is_same_v<T, float>) {
+    simd::exp2_from(x, reference, simd::exp2_degree_5);
+  } else {
+    simd::exp2_from(x, reference, simd::exp2_degree_3);
+  }
+}
+
 /// Turns a row of scores into weights 2^(score - reference), in place, for columns [columns.begin,
 /// columns.end), multiples of the vector: zeros where the row sees nothing. Gives the sum of the
 /// weights, by 16 lanes and the tree.
@@ -90,11 +101,7 @@ float weigh_row(float* scores, VisibleColumns visible, Interval columns,
     for (index_t i = 0; i < static_cast<index_t>(N); ++i) {
       x[i] = V::load(scores + c + i * simd::lanes);
     }
-    if constexpr (std::is_same_v<T, float>) {
-      simd::exp2_from(x, reference, simd::exp2_degree_5);
-    } else {
-      simd::exp2_from(x, reference, simd::exp2_degree_3);
-    }
+    weights_from<T>(x, reference);
   };
   index_t c = columns.begin;
   // Columns up to `end` that may be invisible, or lie outside of the hull.
